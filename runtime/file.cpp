@@ -1,0 +1,175 @@
+#include "runtime/file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "runtime/error.h"
+
+namespace laptopdiff::runtime {
+namespace fs = std::filesystem;
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+// Closes on every way out.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+fs::path temporary_beside(const fs::path& path) {
+  return path.parent_path() / cat(".", path.filename().string(), ".", ::getpid(), ".tmp");
+}
+
+void make_parent(const fs::path& path) {
+  if (path.parent_path().empty()) return;
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  if (error) throw resource_error("cannot make folder ", path.parent_path().string(), ": ", error.message());
+}
+
+void write_all(int fd, std::string_view bytes, const fs::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      throw resource_error("cannot write ", path.string(), ": ", reason());
+    }
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+}
+
+// A rename is on the disk only when its folder is; a failure here loses no data that was there before.
+void sync_parent(const fs::path& path) {
+  const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
+  const Descriptor fd(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() >= 0) ::fsync(fd.get());
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path, std::uint64_t max_bytes) {
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0) throw input_error("cannot read ", path.string(), ": ", reason());
+  struct stat info {};
+  if (::fstat(fd.get(), &info) != 0) throw input_error("cannot read ", path.string(), ": ", reason());
+  if (S_ISDIR(info.st_mode)) throw input_error("cannot read ", path.string(), ": it is a folder, a file was expected");
+  std::string bytes;
+  if (S_ISREG(info.st_mode)) {
+    if (static_cast<std::uint64_t>(info.st_size) > max_bytes) {
+      throw input_error(path.string(), ": ", info.st_size, " bytes, at most ", max_bytes, " are accepted");
+    }
+    bytes.reserve(static_cast<std::size_t>(info.st_size));
+  }
+  char buffer[1 << 16];
+  for (;;) {
+    const ssize_t got = ::read(fd.get(), buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw input_error("cannot read ", path.string(), ": ", reason());
+    if (got == 0) return bytes;
+    bytes.append(buffer, static_cast<std::size_t>(got));
+    if (bytes.size() > max_bytes) throw input_error(path.string(), ": more than ", max_bytes, " bytes");
+  }
+}
+
+void sync_file(const fs::path& path) {
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd.get() < 0 || ::fsync(fd.get()) != 0) throw resource_error("cannot sync ", path.string(), ": ", reason());
+}
+
+void write_file_via(const fs::path& path, const std::function<void(const fs::path&)>& fill) {
+  make_parent(path);
+  const fs::path temporary = temporary_beside(path);
+  try {
+    fill(temporary);
+    sync_file(temporary);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) {
+      throw resource_error("cannot write ", path.string(), ": ", reason());
+    }
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  sync_parent(path);
+}
+
+void write_file(const fs::path& path, std::string_view bytes) {
+  write_file_via(path, [&](const fs::path& temporary) {
+    const Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (fd.get() < 0) throw resource_error("cannot write ", path.string(), ": ", reason());
+    write_all(fd.get(), bytes, path);
+  });
+}
+
+void check_output(const fs::path& path, Existing existing) {
+  if (path.empty()) throw usage_error("the output path is empty; give one with -o");
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) == 0 && existing == Existing::refuse) {
+    throw usage_error(path.string(), " already exists; give another -o, or --overwrite to replace it");
+  }
+  make_parent(path);
+  const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
+  if (::access(parent.c_str(), W_OK) != 0) throw resource_error("cannot write into ", parent.string(), ": ", reason());
+}
+
+void write_folder_via(const fs::path& path, Existing existing, const std::function<void(const fs::path&)>& fill) {
+  const fs::path target = path.has_filename() ? path : path.parent_path();  // a trailing slash is no name
+  check_output(target, existing);
+  const fs::path temporary = temporary_beside(target);
+  std::error_code ignored;
+  try {
+    fs::remove_all(temporary);
+    fs::create_directory(temporary);
+    fill(temporary);
+    // rename() does not replace a folder that holds files, so the old one steps aside first.
+    const fs::path old = temporary.string() + ".old";
+    const bool replaced = fs::exists(fs::symlink_status(target));
+    if (replaced) fs::rename(target, old);
+    try {
+      fs::rename(temporary, target);
+    } catch (...) {
+      if (replaced) fs::rename(old, target);
+      throw;
+    }
+    if (replaced) fs::remove_all(old, ignored);
+  } catch (const fs::filesystem_error& error) {
+    fs::remove_all(temporary, ignored);
+    throw resource_error("cannot write ", target.string(), ": ", error.code().message());
+  } catch (...) {
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+  sync_parent(target);
+}
+
+FolderLock::FolderLock(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw resource_error("cannot make folder ", folder.string(), ": ", error.message());
+  const fs::path file = folder / ".lock";
+  descriptor_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) throw resource_error("cannot write ", file.string(), ": ", reason());
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(descriptor_);
+    throw usage_error(folder.string(), " is in use by another laptopdiff process; wait for it or choose another folder");
+  }
+}
+
+FolderLock::~FolderLock() { ::close(descriptor_); }
+
+}  // namespace laptopdiff::runtime

@@ -1,0 +1,36 @@
+#include "runtime/stop.h"
+
+#include <csignal>
+#include <cstdlib>
+
+#include "runtime/error.h"
+
+namespace laptopdiff::runtime {
+namespace {
+
+volatile std::sig_atomic_t g_stop = 0;
+
+void on_signal(int) {
+  if (g_stop != 0) std::_Exit(static_cast<int>(ExitCode::interrupted));
+  g_stop = 1;
+}
+
+}  // namespace
+
+void install_stop_handlers() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error with a message, not a silent death
+}
+
+bool stop_requested() { return g_stop != 0; }
+
+void throw_if_stopped(const char* what) {
+  if (stop_requested()) throw Error(ExitCode::stopped, cat("stopped by a signal; ", what));
+}
+
+}  // namespace laptopdiff::runtime

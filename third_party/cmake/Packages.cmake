@@ -1,0 +1,39 @@
+# How the packages of third_party/README.md are found. Header packages may also come from .deps/ (`make deps-bundle`).
+list(APPEND CMAKE_PREFIX_PATH ${PROJECT_SOURCE_DIR}/.deps/usr)
+list(APPEND CMAKE_INCLUDE_PATH ${PROJECT_SOURCE_DIR}/.deps/usr/include)
+
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
+find_package(cxxopts 3 REQUIRED)
+find_package(PNG REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(Threads REQUIRED)
+find_path(DOCTEST_INCLUDE_DIR doctest/doctest.h)
+
+# Unicode classes, lower-casing and NFC for the tokenizer. Without ICU only ASCII text is accepted, with a clear error.
+find_package(ICU COMPONENTS uc i18n)
+
+# LibTorch: Torch_DIR where the user gives one, else the wheel in the project's virtual environment or of python3.
+if(NOT Torch_DIR)
+  foreach(python ${PROJECT_SOURCE_DIR}/.venv/bin/python python3)
+    execute_process(COMMAND ${python} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+                    OUTPUT_VARIABLE torch_root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+    if(NOT failed AND EXISTS ${torch_root}/share/cmake/Torch)
+      set(Torch_DIR ${torch_root}/share/cmake/Torch CACHE PATH "LibTorch's CMake folder")
+      break()
+    endif()
+  endforeach()
+endif()
+find_package(Torch 2.11 REQUIRED)
+message(STATUS "LibTorch ${Torch_VERSION} in ${Torch_DIR}, CUDA: ${TORCH_CUDA_LIBRARIES}")
+
+add_library(laptopdiff_torch INTERFACE)
+target_link_libraries(laptopdiff_torch INTERFACE ${TORCH_LIBRARIES})
+target_compile_options(laptopdiff_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-isystem$<SEMICOLON>${TORCH_INSTALL_PREFIX}/include>)
+separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+target_compile_options(laptopdiff_torch INTERFACE ${torch_flags})
+
+# The one place that pays for torch/torch.h (15 s); every torch library reuses it.
+add_library(laptopdiff_pch STATIC ${PROJECT_SOURCE_DIR}/third_party/pch.cpp)
+target_link_libraries(laptopdiff_pch PUBLIC laptopdiff_flags laptopdiff_torch)
+target_precompile_headers(laptopdiff_pch PRIVATE <torch/torch.h> <nlohmann/json.hpp>)
