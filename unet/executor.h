@@ -1,0 +1,97 @@
+// Runs steps on a state.
+//
+// A step never writes to a tensor that another State can see, so a copy of a State is a snapshot that costs nothing.
+// All maths goes through autograd-aware ATen calls: the same executor trains students.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/tensors.h"
+#include "unet/program.h"
+
+namespace laptopdiff::unet {
+
+using runtime::TensorMap;
+
+// B batch, C channels, H/W latent size, T text tokens, D text width. Undefined tensors mean "not given".
+struct Inputs {
+  at::Tensor sample;                 // [B, C, H, W]
+  at::Tensor timestep;               // [B], int64 or float
+  at::Tensor encoder_hidden_states;  // [B, T, D]; needed where the model has transformers
+  at::Tensor text_embeds;            // [B, P]; text_time models
+  at::Tensor time_ids;               // [B, 6]; text_time models
+  at::Tensor class_labels;           // [B] int64 (table), [B] float (timestep), [B, D] (projection, identity)
+  at::Tensor timestep_cond;          // [B, Q]; models with time_cond_proj_dim
+
+  std::int64_t batch() const { return sample.size(0); }
+};
+
+// Inputs from a tensor file: keys as above, unknown keys refused, shapes checked against the config, batch sizes equal.
+// `allow_noise`: calibration sets also hold `noise`. Throws Error(bad_input).
+Inputs inputs_from(const TensorMap& tensors, const Config& config, const std::string& where);
+TensorMap inputs_map(const Inputs& inputs);
+// Rows [begin, end).
+Inputs slice(const Inputs& inputs, std::int64_t begin, std::int64_t end);
+// Floats as `dtype` on `device`; the timestep keeps its dtype.
+Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device);
+
+struct State {
+  at::Tensor hidden;              // image [B, C, H, W], or tokens [B, HW, C] inside a shell
+  std::vector<at::Tensor> skips;
+  at::Tensor residual;            // a shell's input, until its shell_out
+  at::Tensor embedding;           // [B, E]: time embedding
+  at::Tensor embedding_act;       // [B, E]: activation(embedding), shared by all ResNets
+  at::Tensor context;             // [B, T, D]
+  std::int64_t height = 0, width = 0;  // of the image that the tokens came from
+};
+
+// Called after a tapped position with the module's path and the hidden state.
+using TapSink = std::function<void(const std::string& path, const at::Tensor& hidden)>;
+
+class Executor {
+ public:
+  // Binds the weights of every step of `program` (a base program or a variant). The tensors are shared: an optimiser
+  // that updates them in place updates this executor. Throws Error(bad_input) where one is missing or misshapen.
+  Executor(const Program& program, const TensorMap& weights);
+
+  // The state before the first step. Checks that the inputs have what the config needs.
+  State start(const Inputs& inputs) const;
+  void run(const Step& step, State& state) const;
+
+  // The whole program. `taps` names positions to report; see find_taps.
+  at::Tensor forward(const Inputs& inputs) const { return forward(inputs, {}, nullptr); }
+  at::Tensor forward(const Inputs& inputs, const std::vector<Tap>& taps, const TapSink& sink) const;
+
+  const Program& program() const { return program_; }
+
+ private:
+  const at::Tensor& weight(const Step& step, const std::string& name) const;  // name below the step's path
+  at::Tensor linear(const Step& step, const std::string& name, const at::Tensor& input, bool bias = true) const;
+  at::Tensor conv(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t stride = 1) const;
+  at::Tensor group_norm(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t groups, double eps) const;
+  at::Tensor activate(const at::Tensor& x) const;
+
+  void embed(const Inputs& inputs, State& state) const;
+  at::Tensor two_linears(const Step& step, const std::string& name, const at::Tensor& input) const;
+  at::Tensor class_embedding(const Step& step, const Inputs& inputs) const;
+  at::Tensor resnet(const Step& step, const State& state) const;
+  at::Tensor shortcut(const Step& step, const at::Tensor& image) const;
+  void shell_in(const Step& step, State& state) const;
+  void shell_out(const Step& step, State& state) const;
+  at::Tensor token_attention(const Step& step, const State& state) const;
+  at::Tensor feed_forward(const Step& step, const at::Tensor& tokens) const;
+  at::Tensor plain_attention(const Step& step, const at::Tensor& image) const;
+  at::Tensor attend(const Step& step, const std::string& name, const at::Tensor& queries, const at::Tensor& keys, bool bias) const;
+  const Stage& stage(const Step& step) const { return program_.stages[static_cast<std::size_t>(step.stage)]; }
+
+  Program program_;
+  std::vector<std::unordered_map<std::string, at::Tensor>> bound_;  // by base position, name below the step's path
+  at::ScalarType dtype_ = at::kFloat;
+};
+
+}  // namespace laptopdiff::unet

@@ -1,0 +1,123 @@
+#include <torch/torch.h>
+
+#include "runtime/error.h"
+#include "unet/executor.h"
+
+namespace laptopdiff::unet {
+namespace {
+
+using runtime::cat;
+using runtime::input_error;
+
+struct Field {
+  const char* name;
+  at::Tensor Inputs::*member;
+};
+constexpr Field kFields[] = {
+    {"sample", &Inputs::sample},           {"timestep", &Inputs::timestep},
+    {"encoder_hidden_states", &Inputs::encoder_hidden_states},
+    {"text_embeds", &Inputs::text_embeds}, {"time_ids", &Inputs::time_ids},
+    {"class_labels", &Inputs::class_labels}, {"timestep_cond", &Inputs::timestep_cond},
+};
+
+template <typename F>
+Inputs map_fields(const Inputs& inputs, const F& change) {
+  Inputs changed;
+  for (const Field& field : kFields) {
+    if ((inputs.*field.member).defined()) changed.*field.member = change(inputs.*field.member);
+  }
+  return changed;
+}
+
+void check_shape(const at::Tensor& tensor, const std::vector<std::int64_t>& expected, const std::string& what) {
+  bool fits = tensor.dim() == static_cast<std::int64_t>(expected.size());
+  for (std::size_t i = 0; fits && i < expected.size(); ++i) {
+    fits = expected[i] < 0 || tensor.size(static_cast<std::int64_t>(i)) == expected[i];
+  }
+  if (!fits) {
+    throw input_error(what, " is ", runtime::sizes_text(tensor), ", expected ", runtime::shape_text(expected),
+                      " (-1: any); were these inputs made for another model?");
+  }
+}
+
+int context_width(const Config& config) {
+  for (const auto* list : {&config.down, &config.mid, &config.up}) {
+    for (const Stage& stage : *list) {
+      if (stage.context > 0) return stage.context;
+    }
+  }
+  return 0;
+}
+
+void check_inputs(const Inputs& in, const Config& config, const std::string& where) {
+  const std::int64_t batch = in.sample.size(0);
+  if (batch == 0) throw input_error(where, ": `sample` has no rows; an empty calibration set cannot be scored");
+  check_shape(in.sample, {batch, config.in_channels, -1, -1}, where + ": `sample`");
+  if (!in.sample.is_floating_point()) throw input_error(where, ": `sample` must hold floats");
+  check_shape(in.timestep, {batch}, where + ": `timestep`");
+  if (const int width = context_width(config); width > 0) {
+    if (!in.encoder_hidden_states.defined()) throw input_error(where, ": `encoder_hidden_states` [B, T, ", width, "] is missing");
+    check_shape(in.encoder_hidden_states, {batch, -1, width}, where + ": `encoder_hidden_states`");
+  }
+  if (config.text_time) {
+    if (!in.text_embeds.defined() || !in.time_ids.defined()) throw input_error(where, ": `text_embeds` and `time_ids` are needed by this model");
+    check_shape(in.time_ids, {batch, -1}, where + ": `time_ids`");
+    check_shape(in.text_embeds, {batch, config.add_projection_dim - in.time_ids.size(1) * config.addition_time_embed_dim}, where + ": `text_embeds`");
+  }
+  if (config.class_embedding != ClassEmbedding::none && !in.class_labels.defined()) {
+    throw input_error(where, ": `class_labels` is needed by this model");
+  }
+  for (const Field& field : kFields) {
+    const at::Tensor& tensor = in.*field.member;
+    if (tensor.defined() && (tensor.dim() == 0 || tensor.size(0) != batch)) {
+      throw input_error(where, ": `", field.name, "` has ", runtime::sizes_text(tensor), ", expected ", batch, " rows as `sample`");
+    }
+  }
+}
+
+}  // namespace
+
+Inputs inputs_from(const TensorMap& tensors, const Config& config, const std::string& where) {
+  Inputs inputs;
+  std::vector<std::string> known{"noise"};
+  for (const Field& field : kFields) known.emplace_back(field.name);
+  for (const auto& [name, tensor] : tensors) {
+    if (name == "noise") continue;  // calibration sets carry the target beside the inputs
+    bool used = false;
+    for (const Field& field : kFields) {
+      if (name != field.name) continue;
+      inputs.*field.member = tensor;
+      used = true;
+    }
+    if (!used) throw input_error(where, ": unknown tensor `", name.substr(0, 100), "`", runtime::did_you_mean(name, known));
+  }
+  for (const char* required : {"sample", "timestep"}) {
+    if (!tensors.contains(required)) throw input_error(where, ": tensor `", required, "` is missing");
+  }
+  if (inputs.sample.dim() != 4) check_shape(inputs.sample, {-1, config.in_channels, -1, -1}, where + ": `sample`");
+  check_inputs(inputs, config, where);
+  return inputs;
+}
+
+TensorMap inputs_map(const Inputs& inputs) {
+  TensorMap map;
+  for (const Field& field : kFields) {
+    if ((inputs.*field.member).defined()) map[field.name] = inputs.*field.member;
+  }
+  return map;
+}
+
+Inputs slice(const Inputs& inputs, std::int64_t begin, std::int64_t end) {
+  return map_fields(inputs, [&](const at::Tensor& tensor) { return tensor.slice(0, begin, end); });
+}
+
+Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device) {
+  Inputs moved = map_fields(inputs, [&](const at::Tensor& tensor) {
+    return tensor.is_floating_point() ? tensor.to(device, dtype) : tensor.to(device);
+  });
+  moved.timestep = inputs.timestep.to(device);  // a bf16 timestep would be another timestep
+  if (inputs.time_ids.defined()) moved.time_ids = inputs.time_ids.to(device);
+  return moved;
+}
+
+}  // namespace laptopdiff::unet

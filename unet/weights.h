@@ -1,0 +1,40 @@
+// A U-Net's weights: a map from diffusers path to tensor, read from and written to model folders.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "runtime/tensors.h"
+#include "unet/spec.h"
+
+namespace laptopdiff::unet {
+
+using runtime::TensorMap;
+
+// A model folder, opened: config, what was removed, and the tensors (mapped, not yet read).
+struct Model {
+  Spec spec;         // spec.removed is empty for a full model
+  TensorMap weights; // exactly the tensors of build_program(spec)
+  std::filesystem::path path;
+};
+
+// Reads a diffusers U-Net folder (config.json + one safetensors file or a sharded index) or one of our student
+// folders (the same with spec.json beside them). A pipeline folder is accepted where it has unet/.
+// Throws Error(bad_input): missing, unexpected and misshapen tensors, all of them at once.
+Model load_model(const std::filesystem::path& path);
+
+// The config and spec alone, without weights: <folder>/config.json (+ spec.json), or a config.json itself.
+Spec load_architecture(const std::filesystem::path& path);
+
+// Writes config.json, spec.json (where something is removed) and diffusion_pytorch_model.safetensors into `folder`,
+// which must exist.
+void save_model(const std::filesystem::path& folder, const Spec& spec, const TensorMap& weights);
+
+// The tensors of `weights` that `program` needs. Throws Error(bad_input) listing all that are missing or misshapen.
+TensorMap select_weights(const Program& program, const TensorMap& weights, const std::string& where);
+
+// Floating-point tensors as `dtype` on `device`; what already is so is shared, not copied.
+TensorMap convert(const TensorMap& weights, at::ScalarType dtype, at::Device device);
+
+}  // namespace laptopdiff::unet
