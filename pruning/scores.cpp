@@ -1,0 +1,258 @@
+#include "pruning/scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "pruning/presets.h"
+#include "runtime/error.h"
+
+namespace laptopdiff::pruning {
+namespace {
+
+using runtime::cat;
+using runtime::input_error;
+using runtime::Json;
+using runtime::ObjectReader;
+using runtime::usage_error;
+
+constexpr const char* kFormat = "laptopdiff.scores/1";
+
+Json estimate_json(const Estimate& estimate, Json row) {
+  row["score"] = estimate.value ? Json(*estimate.value) : Json();
+  row["stderr"] = estimate.value ? Json(estimate.standard_error) : Json();
+  if (!estimate.why_null.empty()) row["why_null"] = estimate.why_null;
+  return row;
+}
+
+Estimate read_estimate(ObjectReader& in) {
+  Estimate estimate;
+  if (in.has("score")) estimate.value = in.required<double>("score");
+  else in.ignore("score");
+  estimate.standard_error = in.get<double>("stderr", 0);
+  estimate.why_null = in.get<std::string>("why_null", "");
+  return estimate;
+}
+
+void read_units(const Json& list, Scores& scores, const std::string& where) {
+  const unet::Program base = unet::build_base(scores.base);
+  scores.units = unet::find_units(base, scores.shell);
+  if (!list.is_array() || list.size() != scores.units.size()) {
+    throw input_error(where, ": `units` must list the ", scores.units.size(), " units of its base");
+  }
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    ObjectReader in(list[i], cat(where, ": units[", i, "]"));
+    const unet::Unit& unit = scores.units[i];
+    const auto layer = in.required<std::string>("layer");
+    if (layer != unit.layer) throw input_error(in.where(), ": is `", layer, "`, expected `", unit.layer, "` in execution order");
+    for (const auto& [key, expected] : {std::pair{"params", unit.params}, std::pair{"macs", unit.macs}}) {
+      const auto value = in.get<std::int64_t>(key, expected);
+      if (value != expected) throw input_error(in.where(), ": `", key, "` is ", value, ", this base gives ", expected);
+    }
+    in.ignore("kind");
+    scores.unit_scores.push_back(read_estimate(in));
+    in.finish();
+  }
+}
+
+void read_shells(const Json& list, Scores& scores, const std::string& where) {
+  if (list.is_null()) return;
+  if (!list.is_array()) throw input_error(where, ": `shells` must be a list");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    ObjectReader in(list[i], cat(where, ": shells[", i, "]"));
+    ShellScore shell;
+    shell.path = in.required<std::string>("path");
+    for (const std::string& layer : in.required<std::vector<std::string>>("units")) {
+      const auto found = std::find_if(scores.units.begin(), scores.units.end(), [&](const unet::Unit& u) { return u.layer == layer; });
+      if (found == scores.units.end()) throw input_error(in.where(), ": `", layer, "` is not a unit of the base");
+      shell.units.push_back(static_cast<int>(found - scores.units.begin()));
+    }
+    shell.params = in.required<std::int64_t>("params");
+    shell.macs = in.required<std::int64_t>("macs");
+    shell.score = read_estimate(in);
+    in.finish();
+    scores.shells.push_back(std::move(shell));
+  }
+}
+
+void read_gram(const Json& rows, Scores& scores, const std::string& where) {
+  if (rows.is_null()) return;
+  const std::size_t n = scores.units.size() + scores.shells.size();
+  if (!rows.is_array() || rows.size() != n) throw input_error(where, ": `gram` must have ", n, " rows (units, then shells)");
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!rows[i].is_array() || rows[i].size() != n) throw input_error(where, ": gram[", i, "] must have ", n, " entries");
+    std::vector<std::optional<double>> row;
+    for (const Json& entry : rows[i]) {
+      row.push_back(entry.is_null() ? std::nullopt : std::optional(ObjectReader::convert<double>(entry, cat(where, ": gram[", i, "]"))));
+    }
+    scores.gram.push_back(std::move(row));
+  }
+}
+
+double amount(const unet::Program& program, Resource resource) {
+  return static_cast<double>(resource == Resource::params ? program.params() : program.macs());
+}
+
+double parse_kept(const std::string& text, Resource resource, const unet::Program& base, const std::string& part) {
+  if (!text.empty() && text.front() == '@') {
+    unet::Spec spec;
+    spec.base = base.config;
+    spec.removed = preset_removals(text.substr(1), base);
+    return amount(unet::prune(base, spec), resource);
+  }
+  std::size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  if (used == 0 || used != text.size() || !std::isfinite(value) || value < 0) {
+    throw usage_error("--budget ", part, ": expected a share like 0.5, an amount, or @PRESET");
+  }
+  return value <= 1 ? value * amount(base, resource) : value;
+}
+
+std::vector<double> costs(const std::vector<KeepBudget>& budgets, std::int64_t params, std::int64_t macs) {
+  std::vector<double> cost;
+  for (const KeepBudget& budget : budgets) cost.push_back(static_cast<double>(budget.resource == Resource::params ? params : macs));
+  return cost;
+}
+
+int unit_index(const Scores& scores, const std::string& layer, const std::string& flag) {
+  std::vector<std::string> known;
+  for (std::size_t i = 0; i < scores.units.size(); ++i) {
+    if (scores.units[i].layer == layer) return static_cast<int>(i);
+    known.push_back(scores.units[i].layer);
+  }
+  throw usage_error(flag, ": no unit `", layer, "`", runtime::did_you_mean(layer, known));
+}
+
+QuadraticForm make_form(const Scores& scores) {
+  QuadraticForm form;
+  form.rows = static_cast<int>(scores.gram.size());
+  for (const auto& row : scores.gram) {
+    for (const auto& entry : row) form.values.push_back(entry.value_or(0));  // rows without a value are fixed to keep
+  }
+  return form;
+}
+
+}  // namespace
+
+Json scores_json(const Scores& scores) {
+  Json units = Json::array(), shells = Json::array(), gram = Json::array();
+  for (std::size_t i = 0; i < scores.units.size(); ++i) {
+    const unet::Unit& unit = scores.units[i];
+    units.push_back(estimate_json(scores.unit_scores[i], {{"layer", unit.layer}, {"kind", unet::unit_name(unit.kind)},
+                                                          {"params", unit.params}, {"macs", unit.macs}}));
+  }
+  for (const ShellScore& shell : scores.shells) {
+    Json layers = Json::array();
+    for (const int unit : shell.units) layers.push_back(scores.units[static_cast<std::size_t>(unit)].layer);
+    shells.push_back(estimate_json(shell.score, {{"path", shell.path}, {"units", layers}, {"params", shell.params}, {"macs", shell.macs}}));
+  }
+  for (const auto& row : scores.gram) {
+    Json entries = Json::array();
+    for (const auto& entry : row) entries.push_back(entry ? Json(*entry) : Json());
+    gram.push_back(std::move(entries));
+  }
+  Json json = {{"format", kFormat},
+               {"criterion", scores.criterion},
+               {"base", {{"class", scores.base.class_name()}, {"config", scores.base.raw}, {"weights_sha256", scores.weights_sha256}}},
+               {"shell", scores.shell == unet::Shell::drop ? "drop" : "keep"},
+               {"units", units},
+               {"shells", shells},
+               {"samples", scores.samples},
+               {"calibration_sha256", scores.calibration_sha256},
+               {"made_by", scores.made_by}};
+  if (!scores.gram.empty()) json["gram"] = gram;
+  return json;
+}
+
+Scores read_scores(const std::filesystem::path& path) {
+  const Json json = runtime::read_json(path);
+  const std::string where = path.string();
+  ObjectReader in(json, where);
+  const auto format = in.required<std::string>("format");
+  if (format != kFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat, "\"");
+  Scores scores;
+  scores.criterion = in.required<std::string>("criterion");
+  ObjectReader base(in.raw("base"), where + ": base");
+  Json config = base.raw("config");
+  if (config.is_object()) config["_class_name"] = base.required<std::string>("class");
+  scores.base = unet::parse_config(config, where + ": base.config");
+  scores.weights_sha256 = base.get<std::string>("weights_sha256", "");
+  base.finish();
+  const auto shell = in.get<std::string>("shell", "drop");
+  if (shell != "drop" && shell != "keep") throw input_error(where, ": `shell` is \"", shell, "\", expected drop or keep");
+  scores.shell = shell == "drop" ? unet::Shell::drop : unet::Shell::keep;
+  read_units(in.raw("units"), scores, where);
+  read_shells(in.raw("shells"), scores, where);
+  read_gram(in.raw("gram"), scores, where);
+  scores.samples = in.get<std::int64_t>("samples", 0);
+  scores.calibration_sha256 = in.get<std::string>("calibration_sha256", "");
+  scores.made_by = in.raw("made_by");
+  in.finish();
+  return scores;
+}
+
+std::vector<KeepBudget> parse_budgets(const std::string& text, const unet::Program& base) {
+  std::vector<KeepBudget> budgets;
+  std::stringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    const std::size_t equals = part.find('=');
+    const std::string name = part.substr(0, equals);
+    if (equals == std::string::npos || (name != "params" && name != "macs")) {
+      throw usage_error("--budget ", part, ": expected params=0.5 or macs=0.5 (the share that is kept)");
+    }
+    KeepBudget budget;
+    budget.resource = name == "params" ? Resource::params : Resource::macs;
+    budget.kept = parse_kept(part.substr(equals + 1), budget.resource, base, part);
+    for (const KeepBudget& other : budgets) {
+      if (other.resource == budget.resource) throw usage_error("--budget ", text, ": `", name, "` is given twice");
+    }
+    budgets.push_back(budget);
+  }
+  if (budgets.empty()) throw usage_error("--budget is empty; for example --budget params=0.5");
+  return budgets;
+}
+
+Problem make_problem(const Scores& scores, const unet::Program& base, const std::vector<KeepBudget>& budgets,
+                     const std::vector<std::string>& must_keep, const std::vector<std::string>& must_remove) {
+  Problem problem;
+  const bool has_gram = !scores.gram.empty();
+  for (const KeepBudget& budget : budgets) {
+    const double total = amount(base, budget.resource);
+    problem.budgets.push_back({budget.resource == Resource::params ? "params" : "macs", total - budget.kept, total});
+  }
+  for (std::size_t i = 0; i < scores.units.size(); ++i) {
+    const unet::Unit& unit = scores.units[i];
+    const int index = static_cast<int>(i);
+    problem.items.push_back({unit.layer, scores.unit_scores[i].value.value_or(0), costs(budgets, unit.params, unit.macs),
+                             has_gram ? std::optional(index) : std::nullopt});
+    if (!scores.unit_scores[i].value) problem.fixed.push_back({index, Decision::keep});
+  }
+  for (std::size_t i = 0; i < scores.shells.size(); ++i) {
+    const ShellScore& shell = scores.shells[i];
+    Group group{shell.units, std::nullopt};
+    if (shell.score.value) {
+      group.all = Item{shell.path, *shell.score.value, costs(budgets, shell.params, shell.macs),
+                       has_gram ? std::optional(static_cast<int>(scores.units.size() + i)) : std::nullopt};
+    }
+    problem.groups.push_back(std::move(group));
+  }
+  for (const std::string& layer : must_keep) problem.fixed.push_back({unit_index(scores, layer, "--must-keep"), Decision::keep});
+  for (const std::string& layer : must_remove) problem.fixed.push_back({unit_index(scores, layer, "--must-remove"), Decision::remove});
+  if (has_gram) problem.form = make_form(scores);
+  return problem;
+}
+
+std::vector<unet::Removal> removals_of(const Scores& scores, const Mask& mask) {
+  std::vector<unet::Removal> removals;
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    if (mask[i] != 0) removals.push_back({scores.units[i].layer, unet::How::bypass});
+  }
+  return removals;
+}
+
+}  // namespace laptopdiff::pruning

@@ -1,0 +1,68 @@
+// scores.json: what each unit of a base is worth, as a value. Format `laptopdiff.scores/1`. Knows no torch.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pruning/problem.h"
+#include "unet/spec.h"
+
+namespace laptopdiff::pruning {
+
+// The mean over calibration samples; no value where the unit's output was not finite.
+struct Estimate {
+  std::optional<double> value;
+  double standard_error = 0;
+  std::string why_null;  // where there is no value
+};
+
+// A Transformer2DModel with several blocks: what removing all of them, shell included, costs and frees.
+struct ShellScore {
+  std::string path;
+  std::vector<int> units;  // indices into Scores::units
+  std::int64_t params = 0, macs = 0;
+  Estimate score;
+};
+
+struct Scores {
+  std::string criterion;
+  unet::Config base;
+  std::string weights_sha256;
+  unet::Shell shell = unet::Shell::drop;
+  std::vector<unet::Unit> units;
+  std::vector<Estimate> unit_scores;  // parallel to units
+  std::vector<ShellScore> shells;     // with shell `drop` only
+  // Rows: units, then shells. Empty where the criterion has none; entries of units without a value are empty.
+  std::vector<std::vector<std::optional<double>>> gram;
+  std::int64_t samples = 0;
+  std::string calibration_sha256;
+  runtime::Json made_by;
+};
+
+runtime::Json scores_json(const Scores& scores);
+
+// Reads and checks against the units of its own base. Throws Error(bad_input).
+Scores read_scores(const std::filesystem::path& path);
+
+// What a solver is asked: the share of the base that is kept, at most, in one resource.
+enum class Resource { params, macs };
+struct KeepBudget {
+  Resource resource = Resource::params;
+  double kept = 0;  // absolute amount
+};
+
+// Parses "params=0.5,macs=0.6" (shares), "params=430000000" (absolute, above 1) or "params=@bk-sdm-tiny" (what that
+// preset keeps). Throws Error(usage).
+std::vector<KeepBudget> parse_budgets(const std::string& text, const unet::Program& base);
+
+// The problem of choosing layers of `base` under the budgets. Units without a score are kept. `must_keep` and
+// `must_remove` are layer names. Throws Error(usage) on unknown layers.
+Problem make_problem(const Scores& scores, const unet::Program& base, const std::vector<KeepBudget>& budgets,
+                     const std::vector<std::string>& must_keep = {}, const std::vector<std::string>& must_remove = {});
+
+// The removals that a mask over `scores.units` means.
+std::vector<unet::Removal> removals_of(const Scores& scores, const Mask& mask);
+
+}  // namespace laptopdiff::pruning
