@@ -78,9 +78,8 @@ def measure(images: np.ndarray) -> dict[str, np.ndarray]:
         both = np.delete(core, 0, axis) & np.delete(core, -1, axis)
         contrast += (np.abs(np.diff(pixels, axis=axis)) * both).sum((1, 2))
         pairs += both.sum((1, 2))
-    # Relative to the brightness, or "patterned" would be another word for "bright".
-    texture = contrast / np.maximum(pairs, 1) / np.maximum(brightness, 1)
-    return {"brightness": brightness, "texture": texture, "size": area / SOURCE_SIDE**2}
+    # Not divided by the brightness: within a class that would make "patterned" another word for "dark".
+    return {"brightness": brightness, "texture": contrast / np.maximum(pairs, 1), "size": area / SOURCE_SIDE**2}
 
 
 def thirds(values: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, list[list[float]]]:

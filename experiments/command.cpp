@@ -1,0 +1,159 @@
+#include "experiments/command.h"
+
+#include <torch/torch.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cxxopts.hpp>
+#include <iostream>
+
+#include "experiments/version.h"
+#include "runtime/error.h"
+#include "runtime/progress.h"
+#include "runtime/tensors.h"
+
+namespace laptopdiff::experiments {
+namespace {
+
+using runtime::cat;
+using runtime::usage_error;
+
+std::string flag_name(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+std::vector<FlagInfo> common_flags() {
+  CommonOptions common;
+  FlagCollector collector;
+  common.fields(collector);
+  return collector.flags;
+}
+
+void add_flags(cxxopts::Options& options, const std::string& group, const std::vector<FlagInfo>& flags) {
+  for (const FlagInfo& flag : flags) {
+    if (flag.nested) continue;
+    const std::string name = (flag.name == "output" ? "o," : "") + flag_name(flag.name);
+    const std::string fallback = flag.fallback == "\"\"" ? "" : cat(" (default ", flag.fallback, ")");
+    if (flag.is_switch) options.add_options(group)(name, flag.help, cxxopts::value<bool>());
+    else options.add_options(group)(name, flag.help + fallback, cxxopts::value<std::string>());
+  }
+}
+
+// A flag's text as the JSON value its field expects: numbers and lists as they are, everything else a string.
+Json flag_value(const FlagInfo& flag, const std::string& text) {
+  if (flag.is_switch) return text != "false";
+  const Json fallback = Json::parse(flag.fallback, nullptr, false);
+  if (fallback.is_string()) return text;
+  if (fallback.is_array()) {
+    Json list = Json::array();
+    std::size_t begin = 0;
+    while (begin <= text.size()) {
+      const std::size_t comma = std::min(text.find(',', begin), text.size());
+      const std::string part = text.substr(begin, comma - begin);
+      const Json number = Json::parse(part, nullptr, false);
+      if (!part.empty()) list.push_back(number.is_number() ? number : Json(part));
+      begin = comma + 1;
+    }
+    return list;
+  }
+  const Json parsed = Json::parse(text, nullptr, false);
+  return parsed.is_discarded() ? Json(text) : parsed;
+}
+
+cxxopts::ParseResult parse_flags(cxxopts::Options& options, const Invocation& invocation) {
+  std::vector<const char*> argv{"laptopdiff"};
+  for (const std::string& argument : invocation.arguments) argv.push_back(argument.c_str());
+  try {
+    return options.parse(static_cast<int>(argv.size()), argv.data());
+  } catch (const cxxopts::exceptions::exception& error) {
+    throw usage_error(invocation.verb, ": ", error.what(), "; see `laptopdiff ", invocation.verb, " --help`");
+  }
+}
+
+const FlagInfo* find_flag(const std::vector<FlagInfo>& flags, const std::string& name) {
+  for (const FlagInfo& flag : flags) {
+    if (flag_name(flag.name) == name) return &flag;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+at::Device CommonOptions::torch_device() const { return runtime::parse_device(device); }
+at::ScalarType CommonOptions::torch_dtype() const { return runtime::parse_dtype(dtype); }
+
+Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own, const std::vector<std::string>& positionals,
+                    const std::string& details) {
+  cxxopts::Options options("laptopdiff " + invocation.verb);
+  for (const Verb& verb : verbs()) {
+    if (invocation.verb == verb.name) options = cxxopts::Options("laptopdiff " + invocation.verb, verb.summary);
+  }
+  options.set_width(110);
+  std::vector<FlagInfo> all = own;
+  add_flags(options, "Options", own);
+  const std::vector<FlagInfo> common = common_flags();
+  all.insert(all.end(), common.begin(), common.end());
+  add_flags(options, "Common", common);
+  options.add_options("Common")("config", "JSON file with any of these options", cxxopts::value<std::string>())(
+      "set", "a.b=c: sets one key of the config", cxxopts::value<std::vector<std::string>>())("h,help", "this text");
+  std::vector<std::string> places;
+  for (const std::string& name : positionals) places.push_back(flag_name(name));
+  options.parse_positional(places);
+  std::string usage;
+  for (const std::string& place : places) usage += " " + place;
+  options.positional_help(usage);
+  const auto result = parse_flags(options, invocation);
+  if (result.count("help") > 0) {
+    const bool nested = std::any_of(own.begin(), own.end(), [](const FlagInfo& flag) { return flag.nested; });
+    std::cout << options.help() << (nested ? "\nConfig keys (--config FILE.json, --set a.b=c):\n" + details : "");
+    throw HelpShown{};
+  }
+  if (!result.unmatched().empty()) {
+    throw usage_error(invocation.verb, ": unexpected argument `", result.unmatched().front(), "`; see `laptopdiff ", invocation.verb,
+                      " --help`");
+  }
+
+  Json settings = Json::object();
+  if (result.count("config") > 0) {
+    settings = runtime::read_json(result["config"].as<std::string>());
+    if (!settings.is_object()) throw runtime::input_error(result["config"].as<std::string>(), ": expected an object {...}");
+  }
+  if (result.count("set") > 0) {
+    for (const std::string& setting : result["set"].as<std::vector<std::string>>()) runtime::apply_setting(settings, setting);
+  }
+  for (const auto& given : result.arguments()) {
+    const FlagInfo* flag = find_flag(all, given.key());
+    if (flag != nullptr) settings[flag->name] = flag_value(*flag, given.value());
+  }
+  return settings;
+}
+
+CommonOptions take_common(Json& settings) {
+  Json common = Json::object();
+  for (const FlagInfo& flag : common_flags()) {
+    if (!settings.contains(flag.name)) continue;
+    common[flag.name] = settings[flag.name];
+    settings.erase(flag.name);
+  }
+  CommonOptions options;
+  try {
+    options = runtime::read_config<CommonOptions>(common, "options");
+  } catch (const runtime::Error& error) {
+    throw usage_error(error.what());
+  }
+  if (options.threads < 0 || options.threads > 1024) throw usage_error("--threads ", options.threads, ": expected 0 to 1024");
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  if (options.quiet) runtime::set_verbosity(runtime::Verbosity::quiet);
+  return options;
+}
+
+void require_option(const std::string& value, const std::string& flag, const Invocation& invocation) {
+  if (value.empty()) throw usage_error(invocation.verb, ": ", flag, " is missing; see `laptopdiff ", invocation.verb, " --help`");
+}
+
+Json provenance(const Invocation& invocation) {
+  return {{"command", invocation.command_line}, {"version", kVersion}, {"commit", kCommit}, {"torch", TORCH_VERSION}};
+}
+
+}  // namespace laptopdiff::experiments

@@ -1,0 +1,52 @@
+// Stages of a sweep: a verb with its settings, run once for equal contents.
+//
+// A stage's key is the SHA-256 of the verb, its settings, and the contents of the files and folders its settings name
+// (not their paths). Its folder DIR/stages/VERB-KEY holds settings.json (the verb's --config), the output, and done.json
+// once it is complete; a stage that has done.json is never run again. Every stage is a command that a person can type.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "experiments/command.h"
+
+namespace laptopdiff::experiments {
+
+struct StageRequest {
+  std::string verb;
+  Json settings;       // without the output
+  std::string output;  // file or folder name inside the stage's folder
+};
+
+struct StageResult {
+  std::filesystem::path folder, output;
+  double seconds = 0;  // of the run that completed it
+  bool reused = false;
+};
+
+class StageRunner {
+ public:
+  // Stages go to `folder`/stages; `common` holds flags that every stage gets (device, dtype, threads, quiet).
+  StageRunner(std::filesystem::path folder, Json common) : folder_(std::move(folder)), common_(std::move(common)) {}
+
+  // Runs the stage unless it is complete. Errors of the verb come through with the stage's name before them.
+  StageResult run(const StageRequest& request);
+
+  // True where the stage's output is there. Inputs must exist.
+  bool complete(const StageRequest& request);
+
+  double seconds_of(const std::string& verb) const;  // spent by all complete stages of a verb that were asked for
+  const std::vector<std::pair<std::string, double>>& timings() const { return timings_; }
+
+ private:
+  std::filesystem::path place(const StageRequest& request);
+  std::string content_digest(const std::filesystem::path& path);
+
+  std::filesystem::path folder_;
+  Json common_;
+  std::map<std::string, std::string> digests_;  // of inputs seen in this process
+  std::vector<std::pair<std::string, double>> timings_;
+};
+
+}  // namespace laptopdiff::experiments

@@ -1,0 +1,248 @@
+#include "experiments/study.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "runtime/error.h"
+#include "runtime/progress.h"
+#include "runtime/stop.h"
+#include "unet/program.h"
+
+namespace laptopdiff::experiments {
+namespace fs = std::filesystem;
+namespace {
+
+using runtime::cat;
+using runtime::input_error;
+using runtime::ObjectReader;
+
+const std::set<std::string>& arm_stages() {
+  static const std::set<std::string> kStages = {"solve", "distill", "sample", "evaluate"};
+  return kStages;
+}
+
+struct Axis {
+  std::string name;
+  std::vector<std::string> paths;
+  std::vector<Json> values;
+  std::vector<std::string> arms;  // empty: all
+};
+
+Axis parse_axis(const std::string& name, const Json& json, const std::string& where) {
+  ObjectReader in(json, cat(where, ": axes.", name));
+  Axis axis{name, in.required<std::vector<std::string>>("set"), {}, in.get<std::vector<std::string>>("arms", {})};
+  const Json& values = in.raw("values");
+  if (!values.is_array() || values.empty()) throw input_error(in.where(), ": `values` must be a list with at least one value");
+  axis.values.assign(values.begin(), values.end());
+  in.finish();
+  for (const std::string& path : axis.paths) {
+    const std::string stage = path.substr(0, path.find('.'));
+    if (!arm_stages().contains(stage) || stage == path) {
+      throw input_error(in.where(), ": `set` path `", path, "` must start with solve., distill., sample. or evaluate.");
+    }
+  }
+  return axis;
+}
+
+void set_path(Arm& arm, const std::string& path, const Json& value) {
+  const std::size_t dot = path.find('.');
+  const std::string stage = path.substr(0, dot);
+  Json& document = stage == "solve" ? arm.solve : stage == "distill" ? arm.distill : stage == "sample" ? arm.sample : arm.evaluate;
+  if (document.is_null()) return;  // the arm has no such stage
+  Json* slot = &document;
+  std::size_t begin = dot + 1;
+  while (begin <= path.size()) {
+    const std::size_t end = std::min(path.find('.', begin), path.size());
+    slot = &(*slot)[path.substr(begin, end - begin)];
+    begin = end + 1;
+  }
+  *slot = value;
+}
+
+Json merged(const Json& defaults, const Json& changes) {
+  Json result = defaults;
+  result.merge_patch(changes);
+  return result;
+}
+
+Arm base_arm(const Study& study, const std::string& name, const Json& json, const std::string& where) {
+  ObjectReader in(json, cat(where, ": arms.", name));
+  for (const std::string& stage : arm_stages()) in.ignore(stage);
+  in.finish();
+  const auto part = [&](const char* stage, const Json& defaults) { return merged(defaults, json.value(stage, Json::object())); };
+  Arm arm{name, name, {}, nullptr, nullptr, part("sample", study.sample), part("evaluate", study.evaluate)};
+  if (json.contains("solve") || json.contains("distill")) arm.solve = part("solve", study.solve);
+  if (json.contains("distill")) arm.distill = part("distill", study.distill);
+  return arm;
+}
+
+std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+
+// What an arm without the stages an axis sets would be many times over: it stays one.
+bool touches(const Axis& axis, const Arm& arm) {
+  if (!axis.arms.empty() && std::find(axis.arms.begin(), axis.arms.end(), arm.group) == axis.arms.end()) return false;
+  return std::any_of(axis.paths.begin(), axis.paths.end(), [&](const std::string& path) {
+    const std::string stage = path.substr(0, path.find('.'));
+    return (stage != "solve" || !arm.solve.is_null()) && (stage != "distill" || !arm.distill.is_null());
+  });
+}
+
+std::vector<Arm> along(const Axis& axis, const std::vector<Arm>& arms) {
+  std::vector<Arm> expanded;
+  for (const Arm& arm : arms) {
+    if (!touches(axis, arm)) {
+      expanded.push_back(arm);
+      continue;
+    }
+    for (const Json& value : axis.values) {
+      Arm copy = arm;
+      for (const std::string& path : axis.paths) set_path(copy, path, value);
+      copy.at[axis.name] = value;
+      if (axis.values.size() > 1) copy.name += cat(" ", axis.name, "=", value_text(value));
+      expanded.push_back(std::move(copy));
+    }
+  }
+  return expanded;
+}
+
+// Runs the stages of one study.
+class StudyRun {
+ public:
+  StudyRun(const Study& study, const fs::path& folder, const Json& common) : study_(study), folder_(folder), stages_(folder, common) {}
+
+  Json run(const std::vector<Arm>& arms) {
+    const StageResult calibration = stages_.run({"calibrate", with(study_.calibrate, {{"pipeline", study_.pipeline}, {"data", study_.train}}),
+                                                 "calibration.safetensors"});
+    const StageResult scores = stages_.run({"score", with(study_.score, {{"model", study_.pipeline}, {"calibration", calibration.output.string()}}),
+                                            "scores.json"});
+    scores_ = scores.output;
+    Json shared = {{"calibration", relative(calibration.output)}, {"scores", relative(scores.output)}};
+    if (!study_.audit.is_null()) {
+      const StageResult audit = stages_.run({"audit", with(study_.audit, {{"model", study_.pipeline}, {"calibration", calibration.output.string()},
+                                                                          {"scores", scores.output.string()}}), "audit.json"});
+      shared["audit"] = relative(audit.output);
+    }
+    Json results = {{"format", "laptopdiff.results/1"}, {"name", study_.name}, {"shared", shared}, {"arms", Json::object()}};
+    for (std::size_t i = 0; i < arms.size(); ++i) {
+      runtime::say(cat("-- arm ", i + 1, " of ", arms.size(), ": ", arms[i].name));
+      runtime::throw_if_stopped("finished stages are kept; run the same command again to go on");
+      results["arms"][arms[i].name] = run_arm(arms[i]);
+      runtime::write_json(folder_ / "results.partial.json", results);  // what is there so far, for a look
+    }
+    add_declines(results);
+    for (const char* verb : {"calibrate", "score", "audit", "solve", "distill", "sample", "evaluate"}) {
+      results["seconds"][verb] = stages_.seconds_of(verb);
+    }
+    return results;
+  }
+
+ private:
+  static Json with(Json settings, const Json& more) {
+    settings.update(more);
+    return settings;
+  }
+  std::string relative(const fs::path& path) const { return fs::relative(path, folder_).string(); }
+
+  Json run_arm(const Arm& arm) {
+    Json row = {{"group", arm.group}, {"at", arm.at}, {"steps", 0}, {"files", Json::object()}};
+    Json sample = with(arm.sample, {{"pipeline", study_.pipeline}, {"prompts", study_.prompts}});
+    if (!arm.solve.is_null()) {
+      Json solve = with(arm.solve, {{"model", study_.pipeline}});
+      if (!solve.contains("preset")) solve["scores"] = scores_.string();
+      const StageResult spec = stages_.run({"solve", solve, "spec.json"});
+      row["files"]["spec"] = relative(spec.output);
+      if (arm.distill.is_null()) {
+        sample["spec"] = spec.output.string();
+      } else {
+        const StageResult student = train(arm, spec.output);
+        const Json result = runtime::read_json(student.output / "result.json");
+        row["steps"] = result["steps"];
+        row["files"]["distill"] = relative(student.output);
+        sample["unet"] = (student.output / "student").string();
+      }
+      const Json totals = runtime::read_json(spec.output)["totals"];
+      row["params"] = totals["params"]["pruned"];
+      row["macs"] = totals["macs"]["pruned"];
+    } else {
+      const Json base = base_totals();
+      row["params"] = base["params"];
+      row["macs"] = base["macs"];
+    }
+    const StageResult images = stages_.run({"sample", sample, "images"});
+    row["files"]["images"] = relative(images.output);
+    const StageResult metrics = stages_.run({"evaluate", with(arm.evaluate, evaluation_inputs(images.output)), "metrics.json"});
+    row["files"]["metrics"] = relative(metrics.output);
+    const Json numbers = runtime::read_json(metrics.output);
+    for (const auto& [name, metric] : numbers["metrics"].items()) row[name] = metric["value"];
+    return row;
+  }
+
+  StageResult train(const Arm& arm, const fs::path& spec) {
+    Json distill = with(arm.distill, {{"pipeline", study_.pipeline}, {"spec", spec.string()}});
+    distill["data"]["folder"] = study_.train;
+    return stages_.run({"distill", distill, "run"});
+  }
+
+  Json evaluation_inputs(const fs::path& images) const {
+    return {{"images", images.string()}, {"reference", study_.reference}, {"prompts", study_.prompts},
+            {"labels", study_.prompts}, {"models", study_.models}};
+  }
+
+  Json base_totals() {
+    const Json scores = runtime::read_json(scores_);
+    Json raw = scores["base"]["config"];
+    raw["_class_name"] = scores["base"]["class"];
+    const unet::Program base = unet::build_base(unet::parse_config(raw, scores_.string()));
+    return {{"params", base.params()}, {"macs", base.macs()}};
+  }
+
+  // Decline in percent against the teacher; for FID, where lower is better, the increase.
+  static void add_declines(Json& results) {
+    const Json* teacher = nullptr;
+    for (const auto& [name, row] : results["arms"].items()) {
+      if (!row["files"].contains("spec")) teacher = &row;
+    }
+    if (teacher == nullptr) return;
+    const Json base = *teacher;
+    for (auto& [name, row] : results["arms"].items()) {
+      for (const char* metric : {"clip", "pick", "fid", "accuracy"}) {
+        if (!row.contains(metric) || !base.contains(metric) || base[metric].get<double>() == 0) continue;
+        const double own = row[metric].get<double>(), reference = base[metric].get<double>();
+        row["decline_percent"][metric] = 100 * (std::string(metric) == "fid" ? own - reference : reference - own) / std::abs(reference);
+      }
+    }
+  }
+
+  const Study& study_;
+  fs::path folder_;
+  StageRunner stages_;
+  fs::path scores_;
+};
+
+}  // namespace
+
+Study parse_study(const Json& json, const std::string& where) {
+  Study study = runtime::read_config<Study>(json, where);
+  for (const auto& [name, value] : {std::pair{"pipeline", study.pipeline}, {"train", study.train}, {"prompts", study.prompts}, {"models", study.models}}) {
+    if (value.empty()) throw input_error(where, ": `", name, "` is missing");
+  }
+  if (!study.arms.is_object() || study.arms.empty()) throw input_error(where, ": `arms` must name at least one arm");
+  return study;
+}
+
+std::vector<Arm> expand_arms(const Study& study, const std::string& where) {
+  std::vector<Arm> arms;
+  for (const auto& [name, json] : study.arms.items()) arms.push_back(base_arm(study, name, json, where));
+  // The teacher first: every other arm is read against it.
+  std::stable_partition(arms.begin(), arms.end(), [](const Arm& arm) { return arm.solve.is_null(); });
+  if (!study.axes.is_object()) throw input_error(where, ": `axes` must be an object");
+  for (const auto& [name, json] : study.axes.items()) arms = along(parse_axis(name, json, where), arms);
+  return arms;
+}
+
+Json run_study(const Study& study, const std::vector<Arm>& arms, const fs::path& folder, const Json& common) {
+  return StudyRun(study, folder, common).run(arms);
+}
+
+}  // namespace laptopdiff::experiments

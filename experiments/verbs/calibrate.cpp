@@ -1,0 +1,57 @@
+// `calibrate`: fixed U-Net inputs for scoring, from real pictures and captions.
+#include <torch/torch.h>
+
+#include "distill/batch.h"
+#include "experiments/command.h"
+#include "experiments/verbs.h"
+#include "runtime/error.h"
+#include "runtime/progress.h"
+
+namespace laptopdiff::experiments {
+namespace {
+
+struct CalibrateOptions {
+  std::string pipeline, data, output;
+  std::int64_t samples = 256, seed = 0, first_timestep = 0, last_timestep = 0;
+  template <typename V>
+  void fields(V& v) {
+    v("pipeline", pipeline, "diffusers pipeline folder");
+    v("data", data, "data folder: metadata.jsonl with images.safetensors or PNG files");
+    v("samples", samples, "rows of the calibration set");
+    v("seed", seed, "of the pictures, timesteps and noise");
+    v("first_timestep", first_timestep, "timesteps are uniform from here");
+    v("last_timestep", last_timestep, "up to, not including; 0: the whole schedule");
+    v("output", output, "safetensors to write");
+  }
+};
+
+}  // namespace
+
+void run_calibrate(const Invocation& invocation) {
+  const auto [options, common, settings] = parse_command<CalibrateOptions>(invocation, {"pipeline"});
+  require_option(options.pipeline, "PIPELINE", invocation);
+  require_option(options.data, "--data", invocation);
+  require_option(options.output, "--output", invocation);
+  if (options.samples < 1 || options.seed < 0) throw runtime::usage_error("calibrate: --samples must be at least 1, --seed at least 0");
+  runtime::check_output(options.output, common.existing());
+  const c10::InferenceMode inference;
+  diffusion::Pipeline pipeline = diffusion::Pipeline::load(options.pipeline);
+  pipeline.to(common.torch_device());
+  const diffusion::NoiseSchedule schedule = diffusion::noise_schedule(pipeline.scheduler_config);
+  const std::int64_t last = options.last_timestep > 0 ? options.last_timestep : schedule.train_timesteps;
+  if (options.first_timestep < 0 || options.first_timestep >= last || last > schedule.train_timesteps) {
+    throw runtime::usage_error("calibrate: timesteps [", options.first_timestep, ", ", last, ") are not inside 0 to ", schedule.train_timesteps);
+  }
+  const diffusion::Dataset data = diffusion::Dataset::open(options.data);
+  const auto seed = static_cast<std::uint64_t>(options.seed);
+  const std::vector<std::int64_t> indices = distill::pick_images(data, options.samples, seed, true);
+  if (common.dry_run) return runtime::say(runtime::cat("would encode ", indices.size(), " of ", data.count(), " pictures"));
+  const distill::LatentCache cache = distill::encode(pipeline, data, indices);
+  distill::BatchMaker maker(cache, schedule, seed, options.first_timestep, last, at::Device(at::kCPU));
+  const distill::Batch batch = maker.make(0, options.samples);
+  runtime::TensorMap tensors = unet::inputs_map(batch.inputs);
+  tensors["noise"] = batch.noise;
+  runtime::write_tensors(options.output, tensors, {{"made_by", provenance(invocation).dump()}, {"settings", settings.dump()}});
+}
+
+}  // namespace laptopdiff::experiments
