@@ -1,6 +1,19 @@
 #include "runtime/config.h"
 
 namespace laptopdiff::runtime {
+namespace {
+
+// What is not JSON is text; what is JSON obeys the rules for files (no duplicate keys, bounded depth).
+Json setting_value(const std::string& text) {
+  if (!Json::accept(text)) return text;
+  try {
+    return parse_json(text, "--set");
+  } catch (const Error& error) {
+    throw usage_error(error.what());
+  }
+}
+
+}  // namespace
 
 void apply_setting(Json& document, const std::string& setting) {
   const std::size_t equals = setting.find('=');
@@ -12,13 +25,16 @@ void apply_setting(Json& document, const std::string& setting) {
   std::size_t begin = 0;
   while (begin <= path.size()) {
     const std::size_t dot = std::min(path.find('.', begin), path.size());
+    if (dot == begin) throw usage_error("--set ", setting, ": a name in `", path, "` is empty");
     if (slot->is_null()) *slot = Json::object();
-    if (!slot->is_object()) throw usage_error("--set ", setting, ": `", path.substr(0, begin), "` is not an object");
+    if (!slot->is_object()) {
+      const std::string parent = begin == 0 ? "the document" : "`" + path.substr(0, begin - 1) + "`";
+      throw usage_error("--set ", setting, ": ", parent, " is not an object");
+    }
     slot = &(*slot)[path.substr(begin, dot - begin)];
     begin = dot + 1;
   }
-  Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  *slot = value.is_discarded() ? Json(text) : value;
+  *slot = setting_value(text);
 }
 
 }  // namespace laptopdiff::runtime

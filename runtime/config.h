@@ -25,7 +25,9 @@ struct FieldProbe {
   void operator()(const char*, U&, const char*) {}
 };
 template <typename T>
-concept HasFields = requires(T& t, FieldProbe<T>& v) { t.fields(v); };
+concept HasFields = requires(T& t, FieldProbe<T>& v) {
+  t.fields(v);
+};
 
 template <HasFields T>
 T read_config(const Json& json, const std::string& where);

@@ -166,7 +166,8 @@ FolderLock::FolderLock(const fs::path& folder) {
   if (descriptor_ < 0) throw resource_error("cannot write ", file.string(), ": ", reason());
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
     ::close(descriptor_);
-    throw usage_error(folder.string(), " is in use by another laptopdiff process; wait for it or choose another folder");
+    throw usage_error(folder.string(),
+                      " is in use by another laptopdiff process; wait for it or choose another folder");
   }
 }
 

@@ -95,7 +95,8 @@ T checked_integer(const Json& value, const std::string& where) {
   } else if (value.is_number_integer()) {
     const auto number = value.get<std::int64_t>();
     if (number >= static_cast<std::int64_t>(std::numeric_limits<T>::min()) &&
-        (number < 0 || static_cast<std::uint64_t>(number) <= static_cast<std::uint64_t>(std::numeric_limits<T>::max()))) {
+        (number < 0 ||
+         static_cast<std::uint64_t>(number) <= static_cast<std::uint64_t>(std::numeric_limits<T>::max()))) {
       return static_cast<T>(number);
     }
   } else {
@@ -108,7 +109,8 @@ template <typename T>
 std::vector<T> checked_list(const Json& value, const std::string& where) {
   if (!value.is_array()) throw input_error(where, " must be a list, is ", value.dump().substr(0, 60));
   std::vector<T> list;
-  for (std::size_t i = 0; i < value.size(); ++i) list.push_back(ObjectReader::convert<T>(value[i], cat(where, "[", i, "]")));
+  for (std::size_t i = 0; i < value.size(); ++i)
+    list.push_back(ObjectReader::convert<T>(value[i], cat(where, "[", i, "]")));
   return list;
 }
 
@@ -116,6 +118,9 @@ std::vector<T> checked_list(const Json& value, const std::string& where) {
 
 Json parse_json(std::string_view text, const std::string& where) {
   if (text.size() > kMaxJsonBytes) throw input_error(where, ": larger than ", kMaxJsonBytes, " bytes");
+  // nlohmann's reader takes a NUL for the end and would not see what follows it.
+  const std::size_t nul = text.find('\0');
+  if (nul != std::string_view::npos) throw input_error(where, ": not valid JSON at byte ", nul, ": a NUL byte");
   StrictBuilder builder(where);
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) throw input_error(where, ": not valid JSON");
   return builder.take();
@@ -159,7 +164,8 @@ void ObjectReader::finish() const {
   if (keys.empty()) return;
   const std::vector<std::string> candidates(known_.begin(), known_.end());
   std::vector<std::string> complaints;
-  for (const std::string& key : keys) complaints.push_back(cat("unknown key `", key, "`", did_you_mean(key, candidates)));
+  for (const std::string& key : keys)
+    complaints.push_back(cat("unknown key `", key, "`", did_you_mean(key, candidates)));
   throw input_error(where_, ": ", join(complaints, "; "));
 }
 
@@ -180,7 +186,7 @@ std::int64_t ObjectReader::convert<std::int64_t>(const Json& value, const std::s
 }
 template <>
 std::uint64_t ObjectReader::convert<std::uint64_t>(const Json& value, const std::string& where) {
-  if (value.is_number_integer() && !value.is_number_unsigned()) {
+  if (value.is_number_integer() && !value.is_number_unsigned() && value.get<std::int64_t>() < 0) {
     throw input_error(where, " must not be negative, is ", value.dump());
   }
   return checked_integer<std::uint64_t>(value, where);
@@ -188,7 +194,9 @@ std::uint64_t ObjectReader::convert<std::uint64_t>(const Json& value, const std:
 template <>
 double ObjectReader::convert<double>(const Json& value, const std::string& where) {
   if (!value.is_number()) throw input_error(where, " must be a number, is ", value.dump().substr(0, 60));
-  return value.get<double>();
+  const auto number = value.get<double>();
+  if (!std::isfinite(number)) throw input_error(where, " must be finite, is ", number);
+  return number;
 }
 template <>
 std::string ObjectReader::convert<std::string>(const Json& value, const std::string& where) {
@@ -204,7 +212,8 @@ std::vector<int> ObjectReader::convert<std::vector<int>>(const Json& value, cons
   return checked_list<int>(value, where);
 }
 template <>
-std::vector<std::int64_t> ObjectReader::convert<std::vector<std::int64_t>>(const Json& value, const std::string& where) {
+std::vector<std::int64_t> ObjectReader::convert<std::vector<std::int64_t>>(const Json& value,
+                                                                           const std::string& where) {
   return checked_list<std::int64_t>(value, where);
 }
 template <>

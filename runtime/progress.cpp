@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "runtime/error.h"
@@ -81,13 +82,15 @@ void Progress::draw(const std::string& line, bool last) {
 
 std::string duration_text(double seconds) {
   char text[48];
-  const auto whole = static_cast<long long>(std::max(0.0, seconds));
+  if (!std::isfinite(seconds)) return "unknown";
+  const double tenths = std::round(std::max(0.0, seconds) * 10) / 10;  // 59.97 is a minute, not 60.0 s
+  const auto whole = static_cast<long long>(tenths);
   if (whole >= 3600) {
     std::snprintf(text, sizeof text, "%lld h %02lld min", whole / 3600, whole % 3600 / 60);
   } else if (whole >= 60) {
     std::snprintf(text, sizeof text, "%lld min %02lld s", whole / 60, whole % 60);
   } else {
-    std::snprintf(text, sizeof text, "%.1f s", std::max(0.0, seconds));
+    std::snprintf(text, sizeof text, "%.1f s", tenths);
   }
   return text;
 }

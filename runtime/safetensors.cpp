@@ -40,7 +40,8 @@ const DTypeRow& row(DType dtype) {
 
 // Product of the shape and the element size; refuses negative sizes and overflow.
 std::size_t checked_bytes(const Shape& shape, DType dtype, const std::string& where) {
-  if (shape.size() > kMaxRank) throw input_error(where, ": rank ", shape.size(), ", at most ", kMaxRank, " is accepted");
+  if (shape.size() > kMaxRank)
+    throw input_error(where, ": rank ", shape.size(), ", at most ", kMaxRank, " is accepted");
   std::size_t bytes = dtype_size(dtype);
   for (const std::int64_t size : shape) {
     if (size < 0) throw input_error(where, ": shape ", shape_text(shape), " has a negative size");

@@ -9,13 +9,20 @@ namespace laptopdiff::runtime {
 namespace {
 
 constexpr std::pair<DType, at::ScalarType> kTypes[] = {
-    {DType::boolean, at::kBool},        {DType::u8, at::kByte},
-    {DType::i8, at::kChar},             {DType::f8_e4m3, at::kFloat8_e4m3fn},
-    {DType::f8_e5m2, at::kFloat8_e5m2}, {DType::u16, at::kUInt16},
-    {DType::i16, at::kShort},           {DType::f16, at::kHalf},
-    {DType::bf16, at::kBFloat16},       {DType::u32, at::kUInt32},
-    {DType::i32, at::kInt},             {DType::f32, at::kFloat},
-    {DType::u64, at::kUInt64},          {DType::i64, at::kLong},
+    {DType::boolean, at::kBool},
+    {DType::u8, at::kByte},
+    {DType::i8, at::kChar},
+    {DType::f8_e4m3, at::kFloat8_e4m3fn},
+    {DType::f8_e5m2, at::kFloat8_e5m2},
+    {DType::u16, at::kUInt16},
+    {DType::i16, at::kShort},
+    {DType::f16, at::kHalf},
+    {DType::bf16, at::kBFloat16},
+    {DType::u32, at::kUInt32},
+    {DType::i32, at::kInt},
+    {DType::f32, at::kFloat},
+    {DType::u64, at::kUInt64},
+    {DType::i64, at::kLong},
     {DType::f64, at::kDouble},
 };
 
@@ -45,7 +52,8 @@ at::Tensor view_tensor(std::shared_ptr<const SafetensorsFile> file, const Tensor
     return copy;
   }
   void* data = const_cast<std::byte*>(view.data);
-  return at::from_blob(data, view.shape, [file = std::move(file)](void*) {}, options);
+  return at::from_blob(
+      data, view.shape, [file = std::move(file)](void*) {}, options);
 }
 
 TensorMap read_tensors(const std::filesystem::path& path) {
@@ -61,8 +69,8 @@ void write_tensors(const std::filesystem::path& path, const TensorMap& tensors,
   std::map<std::string, TensorView> views;
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor& plain = held[name] = tensor.detach().to(at::kCPU).contiguous();
-    views[name] = TensorView{dtype_of(plain), plain.sizes().vec(), static_cast<const std::byte*>(plain.const_data_ptr()),
-                             plain.nbytes()};
+    views[name] = TensorView{dtype_of(plain), plain.sizes().vec(),
+                             static_cast<const std::byte*>(plain.const_data_ptr()), plain.nbytes()};
   }
   write_safetensors(path, views, metadata);
 }
@@ -102,8 +110,10 @@ std::vector<std::string> non_finite_tensors(const TensorMap& tensors) {
   std::vector<std::string> bad;
   for (const auto& [name, tensor] : tensors) {
     if (!tensor.is_floating_point()) continue;
-    const at::Tensor values = tensor.to(at::kFloat);
-    if (at::isfinite(values.sum()).item<bool>()) continue;  // a NaN or Inf always reaches the sum; overflow is recounted
+    // The 8-bit types have no isnan of their own; a double would overflow in f32.
+    const at::Tensor values = tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
+    if (at::isfinite(values.sum()).item<bool>())
+      continue;  // a NaN or Inf always reaches the sum; overflow is recounted
     const auto nans = at::isnan(values).sum().item<std::int64_t>();
     const auto infs = at::isinf(values).sum().item<std::int64_t>();
     if (nans + infs > 0) bad.push_back(cat(name, " (", nans, " NaN, ", infs, " Inf)"));

@@ -2,6 +2,7 @@
 option(LAPTOPDIFF_TESTS "Build the doctest programs" ON)
 option(LAPTOPDIFF_NATIVE "Tune for the processor of this machine" OFF)
 set(LAPTOPDIFF_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined")
+set(LAPTOPDIFF_CUDA AUTO CACHE STRING "CUDA: AUTO (where LibTorch has it), ON (an error where it has not) or OFF")
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -10,6 +11,8 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})  # the program is build/laptopdiff
+enable_testing()
 
 find_program(CCACHE ccache)
 if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
@@ -40,5 +43,10 @@ function(laptopdiff_library name)
   if(ARG_TORCH)
     target_link_libraries(${name} PUBLIC laptopdiff_torch)
     target_precompile_headers(${name} REUSE_FROM laptopdiff_pch)
+    set(kind TORCH)
+  else()
+    set(kind PLAIN)
   endif()
+  # The test programs link all libraries of their kind without naming them.
+  set_property(GLOBAL APPEND PROPERTY LAPTOPDIFF_${kind}_LIBRARIES ${name})
 endfunction()

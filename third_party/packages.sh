@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# packages.sh build|demo|lint
+# Leaves this machine with the Debian packages of that list: installs them where it may, else says what to run.
+set -euo pipefail
+case ${1:-} in
+  build) packages=(g++ cmake ninja-build ccache python3-venv nlohmann-json3-dev libeigen3-dev libcxxopts-dev
+                   doctest-dev libpng-dev libicu-dev) ;;
+  demo) packages=(dataset-fashion-mnist) ;;
+  lint) packages=(clang-format-14 clang-tidy-14) ;;
+  *) echo "usage: packages.sh build|demo|lint" >&2; exit 2 ;;
+esac
+
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing=()
+if command -v dpkg-query >/dev/null; then
+  for package in "${packages[@]}"; do is_installed "$package" || missing+=("$package"); done
+  if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
+else
+  missing=("${packages[@]}")
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi
+if command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }; then
+  echo "set-up: installing ${missing[*]}" >&2
+  install=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+  # The package lists may be absent or old: fetch them only when a first try fails.
+  "${install[@]}" "${missing[@]}" >/dev/null 2>&1 ||
+    { "${as_root[@]}" apt-get update -qq && "${install[@]}" "${missing[@]}" >/dev/null; }
+  exit 0
+fi
+
+echo "set-up: these packages are missing and this user may not install them:" >&2
+echo "  sudo apt-get install ${missing[*]}" >&2
+if [ "$1" = build ] && [ -d .deps/usr/include ] && command -v cmake ninja c++ >/dev/null; then
+  echo "set-up: going on with the header packages in .deps/ (see CONTRIBUTING.md)" >&2
+  exit 0
+fi
+exit 1
