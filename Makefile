@@ -61,7 +61,7 @@ test-asan: $(BUILD)/.packages-ready $(TORCH_READY) ## the torch-free tests under
 demo: build venv $(BUILD)/.demo-packages-ready ## the study on a small model, to runs/demo/report.html (QUICK=1: smaller)
 	$(PY) experiments/demo/data.py -o data/fashion-mnist
 	$(BUILD)/laptopdiff sweep $(DEMO_STUDY) -o $(DEMO_RUN)
-	$(BUILD)/laptopdiff report $(DEMO_RUN) -o $(DEMO_RUN)/report.html
+	$(BUILD)/laptopdiff report $(DEMO_RUN) -o $(DEMO_RUN)/report.html --overwrite
 
 .PHONY: bench
 bench: build venv ## the benchmarks of experiments/bench

@@ -78,7 +78,8 @@ void BytePairs::append_ids(std::string_view word, std::vector<std::int64_t>& out
   const auto at = [&](std::ptrdiff_t i) -> Node& { return nodes[static_cast<std::size_t>(i)]; };
   const auto offer = [&](std::ptrdiff_t left, std::ptrdiff_t right) {
     if (left < 0 || right < 0) return;
-    if (const Merge* merge = find(at(left).id, at(right).id)) queue.push({merge->rank, left, at(left).id, at(right).id});
+    if (const Merge* merge = find(at(left).id, at(right).id))
+      queue.push({merge->rank, left, at(left).id, at(right).id});
   };
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     const auto byte = static_cast<unsigned char>(word[static_cast<std::size_t>(i)]);

@@ -1,6 +1,6 @@
 #include "diffusion/dataset.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <sstream>
 

@@ -1,5 +1,5 @@
 // DDIM and DDPM: one network call a step, x0 predicted and then stepped back from.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "diffusion/scheduler_kinds.h"
 

@@ -1,6 +1,6 @@
 // DPM-Solver++ (multistep, data prediction), first and second order.
 // Lu et al., "DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models", 2022, algorithm 2.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 // Euler's method on the probability flow, in the variance-exploding frame: x / sqrt(ab) has noise of size sigma.
 // Karras et al., "Elucidating the design space of diffusion-based generative models", 2022, algorithm 2 without churn.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -39,8 +39,7 @@ class Euler final : public Scheduler {
   at::Tensor predicted_x0(const at::Tensor& output, const at::Tensor& sample, const at::Tensor& here) const {
     switch (schedule_.prediction) {
       case Prediction::epsilon: return sample - here * output;
-      case Prediction::v_prediction:
-        return output * (-here / (here.pow(2) + 1).pow(0.5)) + sample / (here.pow(2) + 1);
+      case Prediction::v_prediction: return output * (-here / (here.pow(2) + 1).pow(0.5)) + sample / (here.pow(2) + 1);
       case Prediction::sample: break;
     }
     return output;
@@ -76,7 +75,8 @@ class Euler final : public Scheduler {
 
   // Between the ends of the grid's own sigmas, unlike dpm++, which takes the whole schedule's.
   std::vector<double> spaced_sigmas(const std::vector<double>& sigmas) const {
-    const double highest = options_.sigma_max.value_or(sigmas.front()), lowest = options_.sigma_min.value_or(sigmas.back());
+    const double highest = options_.sigma_max.value_or(sigmas.front()),
+                 lowest = options_.sigma_min.value_or(sigmas.back());
     return options_.sigma_spacing == SigmaSpacing::karras ? karras_sigmas(highest, lowest, steps_)
                                                           : exponential_sigmas(highest, lowest, steps_);
   }

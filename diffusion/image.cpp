@@ -1,7 +1,7 @@
 #include "diffusion/image.h"
 
 #include <png.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <csetjmp>
 #include <cstring>
@@ -101,7 +101,8 @@ at::Tensor read_png(const fs::path& path) {
   at::Tensor pixels = at::empty({png.height(), png.width(), png.channels()}, at::kByte);
   TORCH_CHECK(png.row_bytes() == static_cast<std::size_t>(pixels.stride(0)), "read_png: unexpected row size");
   std::vector<png_bytep> rows;
-  for (std::int64_t y = 0; y < pixels.size(0); ++y) rows.push_back(pixels.data_ptr<std::uint8_t>() + y * pixels.stride(0));
+  for (std::int64_t y = 0; y < pixels.size(0); ++y)
+    rows.push_back(pixels.data_ptr<std::uint8_t>() + y * pixels.stride(0));
   if (!png.read_rows(rows.data())) throw fail();
   return pixels;
 }

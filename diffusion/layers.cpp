@@ -1,6 +1,6 @@
 #include "diffusion/layers.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace laptopdiff::diffusion {
 namespace {
@@ -19,9 +19,7 @@ LayerNormImpl::LayerNormImpl(std::int64_t width, double eps) : eps_(eps) {
   weight = register_parameter("weight", unfilled({width}));
   bias = register_parameter("bias", unfilled({width}));
 }
-at::Tensor LayerNormImpl::forward(const at::Tensor& x) {
-  return at::layer_norm(x, weight.sizes(), weight, bias, eps_);
-}
+at::Tensor LayerNormImpl::forward(const at::Tensor& x) { return at::layer_norm(x, weight.sizes(), weight, bias, eps_); }
 
 GroupNormImpl::GroupNormImpl(std::int64_t groups, std::int64_t channels, double eps) : groups_(groups), eps_(eps) {
   weight = register_parameter("weight", unfilled({channels}));

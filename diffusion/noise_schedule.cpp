@@ -1,6 +1,6 @@
 #include "diffusion/noise_schedule.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cctype>
@@ -76,7 +76,8 @@ at::Tensor read_betas(runtime::ObjectReader& in, std::int64_t count) {
     return betas_by_name(name, start, end, count, in.where());
   }
   if (static_cast<std::int64_t>(trained.size()) != count) {
-    throw input_error(in.where(), ": `trained_betas` has ", trained.size(), " entries, `num_train_timesteps` is ", count);
+    throw input_error(in.where(), ": `trained_betas` has ", trained.size(), " entries, `num_train_timesteps` is ",
+                      count);
   }
   return at::tensor(std::vector<float>(trained.begin(), trained.end()));
 }
@@ -120,7 +121,8 @@ NoiseSchedule noise_schedule(const Json& config, const std::string& where) {
   NoiseSchedule out;
   out.train_timesteps = in.get("num_train_timesteps", out.train_timesteps);
   if (out.train_timesteps < 1 || out.train_timesteps > kMostTrainTimesteps) {
-    throw input_error(where, ": `num_train_timesteps` is ", out.train_timesteps, ", expected 1 to ", kMostTrainTimesteps);
+    throw input_error(where, ": `num_train_timesteps` is ", out.train_timesteps, ", expected 1 to ",
+                      kMostTrainTimesteps);
   }
   out.prediction = read_prediction(in);
   out.betas = read_betas(in, out.train_timesteps);

@@ -1,6 +1,6 @@
 #include "diffusion/pipeline.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "diffusion/component.h"
 #include "diffusion/image.h"
@@ -44,6 +44,14 @@ std::string component_class(const Json& index, const std::string& name, const st
   return runtime::ObjectReader::convert<std::string>(entry[1], where + ": `" + name + "`");
 }
 
+// A component's folder. Early unconditional models keep config and weights at the top level.
+fs::path component_folder(const fs::path& folder, const std::string& name) {
+  if (fs::is_directory(folder / name)) return folder / name;
+  const char* config = name == "scheduler" ? "scheduler_config.json" : "config.json";
+  const bool may_be_flat = name == "scheduler" || name == "unet";
+  return may_be_flat && fs::exists(folder / config) ? folder : folder / name;
+}
+
 enum class Family { unconditional, stable_diffusion, stable_diffusion_xl };
 
 Family family_of(const Json& index, const std::string& where) {
@@ -64,11 +72,12 @@ void check_components(const Json& index, Family family, const fs::path& folder, 
       if (needed) problems.push_back(runtime::cat(row.name, " is missing"));
       continue;
     }
-    const bool known = row.classes.empty() ||
-                       std::find(row.classes.begin(), row.classes.end(), class_name) != row.classes.end();
+    const bool known =
+        row.classes.empty() || std::find(row.classes.begin(), row.classes.end(), class_name) != row.classes.end();
     if (!known) {
-      problems.push_back(runtime::cat(row.name, " is a ", class_name, ", expected ", runtime::join(row.classes, " or ")));
-    } else if (!fs::is_directory(folder / row.name)) {
+      problems.push_back(
+          runtime::cat(row.name, " is a ", class_name, ", expected ", runtime::join(row.classes, " or ")));
+    } else if (!fs::is_directory(component_folder(folder, row.name))) {
       problems.push_back(runtime::cat("the folder ", row.name, "/ is missing"));
     }
   }
@@ -83,14 +92,13 @@ TextTower load_tower(const fs::path& folder, const char* tokenizer, const char* 
                       ", but ", encoder, " has a vocabulary of ", vocabulary);
   }
   if (tower.tokenizer.max_length() > tower.model->config().max_position_embeddings) {
-    throw input_error((folder / tokenizer).string(), ": pads to ", tower.tokenizer.max_length(), " tokens, but ", encoder,
-                      " has ", tower.model->config().max_position_embeddings, " positions");
+    throw input_error((folder / tokenizer).string(), ": pads to ", tower.tokenizer.max_length(), " tokens, but ",
+                      encoder, " has ", tower.model->config().max_position_embeddings, " positions");
   }
   return tower;
 }
 
-// A pipeline of which only the U-Net's own folder was saved, as early unconditional models were: config.json and
-// weights at the top level, the scheduler's config beside them.
+// A U-Net's own folder with a scheduler's config beside it, and no index.
 std::optional<Pipeline> load_flat(const fs::path& folder) {
   if (!fs::exists(folder / "config.json")) return std::nullopt;
   const Json config = runtime::read_json(folder / "config.json");
@@ -115,7 +123,8 @@ Pipeline Pipeline::load(const fs::path& folder, Parts parts) {
   const fs::path index_path = folder / "model_index.json";
   if (!fs::exists(index_path)) {
     if (auto flat = load_flat(folder)) return std::move(*flat);
-    throw input_error(folder.string(), ": not a pipeline folder: no model_index.json; expected a folder that diffusers' "
+    throw input_error(folder.string(),
+                      ": not a pipeline folder: no model_index.json; expected a folder that diffusers' "
                       "save_pretrained made from a whole pipeline");
   }
   const std::string where = index_path.string();
@@ -126,14 +135,14 @@ Pipeline Pipeline::load(const fs::path& folder, Parts parts) {
   pipeline.class_name = in.required<std::string>("_class_name");
   const Family family = family_of(index, where);
   check_components(index, family, folder, where);
-  pipeline.unet_folder = folder / "unet";
+  pipeline.unet_folder = component_folder(folder, "unet");
   pipeline.unet_class = component_class(index, "unet", where);
-  pipeline.scheduler_config = read_scheduler_config(folder / "scheduler" / "scheduler_config.json");
-  pipeline.zeros_for_empty_prompt =
-      in.get("force_zeros_for_empty_prompt", family == Family::stable_diffusion_xl);
+  pipeline.scheduler_config = read_scheduler_config(component_folder(folder, "scheduler") / "scheduler_config.json");
+  pipeline.zeros_for_empty_prompt = in.get("force_zeros_for_empty_prompt", family == Family::stable_diffusion_xl);
   if (parts == Parts::config_only || family == Family::unconditional) return pipeline;
   pipeline.text.push_back(load_tower(folder, "tokenizer", "text_encoder"));
-  if (family == Family::stable_diffusion_xl) pipeline.text.push_back(load_tower(folder, "tokenizer_2", "text_encoder_2"));
+  if (family == Family::stable_diffusion_xl)
+    pipeline.text.push_back(load_tower(folder, "tokenizer_2", "text_encoder_2"));
   if (parts == Parts::all) pipeline.vae = load_vae(folder / "vae");
   return pipeline;
 }

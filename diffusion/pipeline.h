@@ -35,9 +35,9 @@ struct EncodedPrompts {
 
 struct Pipeline {
   std::filesystem::path folder;
-  std::string class_name;            // "StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDPMPipeline", ...
+  std::string class_name;  // "StableDiffusionPipeline", "StableDiffusionXLPipeline", "DDPMPipeline", ...
   std::filesystem::path unet_folder;
-  std::string unet_class;            // "UNet2DConditionModel" or "UNet2DModel"
+  std::string unet_class;  // "UNet2DConditionModel" or "UNet2DModel"
   runtime::Json scheduler_config;
   std::vector<TextTower> text;       // none: unconditional; one: SD 1/2; two: SD XL
   std::optional<AutoencoderKl> vae;  // none for pixel models

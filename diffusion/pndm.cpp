@@ -1,6 +1,6 @@
 // PNDM: linear multistep on epsilon (PLMS), with or without the Runge-Kutta start.
 // Liu et al., "Pseudo numerical methods for diffusion models on manifolds", 2022: equations 9, 12, 13, algorithm 2.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 

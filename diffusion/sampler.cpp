@@ -1,6 +1,6 @@
 #include "diffusion/sampler.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -100,8 +100,8 @@ at::Tensor run_batch(Scheduler& scheduler, const Denoiser& denoise, const Condit
 }  // namespace
 
 at::Tensor initial_noise(std::uint64_t seed, std::int64_t image, const std::vector<std::int64_t>& shape) {
-  return normal_tensor(
-      runtime::Stream(seed, runtime::Purpose::initial_latents, 0, static_cast<std::uint64_t>(image)), shape);
+  return normal_tensor(runtime::Stream(seed, runtime::Purpose::initial_latents, 0, static_cast<std::uint64_t>(image)),
+                       shape);
 }
 
 void sample(Scheduler& scheduler, const Denoiser& denoise, const ConditioningOf& conditioning,

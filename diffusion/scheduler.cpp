@@ -1,6 +1,6 @@
 #include "diffusion/scheduler.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <set>
@@ -40,14 +40,42 @@ const KindRow& row_of(SchedulerKind kind) {
 
 // Every key of the five classes. One that another class owns is no mistake: configs are shared between classes.
 const std::set<std::string>& known_keys() {
-  static const std::set<std::string> keys = {
-      "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "clip_sample",
-      "clip_sample_range", "set_alpha_to_one", "steps_offset", "prediction_type", "thresholding",
-      "dynamic_thresholding_ratio", "sample_max_value", "timestep_spacing", "rescale_betas_zero_snr", "variance_type",
-      "skip_prk_steps", "solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final",
-      "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas",
-      "flow_shift", "final_sigmas_type", "lambda_min_clipped", "use_dynamic_shifting", "time_shift_type",
-      "interpolation_type", "sigma_min", "sigma_max", "timestep_type"};
+  static const std::set<std::string> keys = {"num_train_timesteps",
+                                             "beta_start",
+                                             "beta_end",
+                                             "beta_schedule",
+                                             "trained_betas",
+                                             "clip_sample",
+                                             "clip_sample_range",
+                                             "set_alpha_to_one",
+                                             "steps_offset",
+                                             "prediction_type",
+                                             "thresholding",
+                                             "dynamic_thresholding_ratio",
+                                             "sample_max_value",
+                                             "timestep_spacing",
+                                             "rescale_betas_zero_snr",
+                                             "variance_type",
+                                             "skip_prk_steps",
+                                             "solver_order",
+                                             "algorithm_type",
+                                             "solver_type",
+                                             "lower_order_final",
+                                             "euler_at_final",
+                                             "use_karras_sigmas",
+                                             "use_exponential_sigmas",
+                                             "use_beta_sigmas",
+                                             "use_lu_lambdas",
+                                             "use_flow_sigmas",
+                                             "flow_shift",
+                                             "final_sigmas_type",
+                                             "lambda_min_clipped",
+                                             "use_dynamic_shifting",
+                                             "time_shift_type",
+                                             "interpolation_type",
+                                             "sigma_min",
+                                             "sigma_max",
+                                             "timestep_type"};
   return keys;
 }
 
@@ -70,7 +98,8 @@ void refuse_unless(ObjectReader& in, const char* key, const std::vector<std::str
   for (const auto& name : supported) {
     if (value == name) return;
   }
-  throw input_error(in.where(), ": `", key, "` \"", value, "\" is not supported; supported: ", runtime::join(supported));
+  throw input_error(in.where(), ": `", key, "` \"", value,
+                    "\" is not supported; supported: ", runtime::join(supported));
 }
 
 // The options that would change a sampler's maths in a way that it does not compute.
@@ -80,7 +109,8 @@ void refuse_other_maths(ObjectReader& in, SchedulerKind kind) {
   }
   const auto variance = in.get<std::string>("variance_type", "fixed_small");
   if (variance.rfind("learned", 0) == 0) {
-    throw input_error(in.where(), ": `variance_type` \"", variance, "\" is not supported: the network's variance output is not used");
+    throw input_error(in.where(), ": `variance_type` \"", variance,
+                      "\" is not supported: the network's variance output is not used");
   }
   if (is_sigma_kind(kind)) refuse_if_set(in, "use_beta_sigmas");
   if (kind == SchedulerKind::dpmpp_2m) {
@@ -134,8 +164,8 @@ void read_sigma_options(ObjectReader& in, SchedulerOptions& o) {
   o.euler_at_final = in.get("euler_at_final", o.euler_at_final);
   o.lambda_min_clipped = read_lambda_min(in);
   o.sigma_spacing = read_sigma_spacing(in);
-  o.round_sigma_timesteps = in.get<std::string>("beta_schedule", "linear") != "squaredcos_cap_v2" &&
-                            o.sigma_spacing == SigmaSpacing::karras;
+  o.round_sigma_timesteps =
+      in.get<std::string>("beta_schedule", "linear") != "squaredcos_cap_v2" && o.sigma_spacing == SigmaSpacing::karras;
   refuse_unless(in, "final_sigmas_type", {"zero", "sigma_min"});
   o.final_sigma_zero = in.get<std::string>("final_sigmas_type", "zero") == "zero";
   refuse_unless(in, "interpolation_type", {"linear", "log_linear"});
@@ -199,7 +229,8 @@ std::unique_ptr<Scheduler> Scheduler::make(const Json& config, std::optional<Sch
   if (chosen == SchedulerKind::pndm) mine.erase("rescale_betas_zero_snr");
   NoiseSchedule schedule = noise_schedule(mine, where);
   if (chosen == SchedulerKind::pndm && schedule.prediction == Prediction::sample) {
-    throw input_error(where, ": `prediction_type` \"sample\" is not supported by pndm; expected epsilon or v_prediction");
+    throw input_error(where,
+                      ": `prediction_type` \"sample\" is not supported by pndm; expected epsilon or v_prediction");
   }
   return row_of(chosen).make(read_options(mine, chosen, where), std::move(schedule));
 }

@@ -21,19 +21,19 @@ struct SchedulerOptions {
   std::int64_t steps_offset = 0;
   bool clip_sample = true;  // ddim, ddpm
   double clip_sample_range = 1;
-  bool set_alpha_to_one = true;             // ddim, pndm
-  Variance variance = Variance::fixed_small;  // ddpm
-  bool skip_prk_steps = false;              // pndm: no Runge-Kutta start
-  std::int64_t solver_order = 2;            // dpm++
-  bool heun = false;                        // dpm++: the other second-order form
-  bool lower_order_final = true;            // dpm++
-  bool euler_at_final = false;              // dpm++
+  bool set_alpha_to_one = true;                                          // ddim, pndm
+  Variance variance = Variance::fixed_small;                             // ddpm
+  bool skip_prk_steps = false;                                           // pndm: no Runge-Kutta start
+  std::int64_t solver_order = 2;                                         // dpm++
+  bool heun = false;                                                     // dpm++: the other second-order form
+  bool lower_order_final = true;                                         // dpm++
+  bool euler_at_final = false;                                           // dpm++
   double lambda_min_clipped = -std::numeric_limits<double>::infinity();  // dpm++
   SigmaSpacing sigma_spacing = SigmaSpacing::schedule;                   // dpm++, euler
-  bool round_sigma_timesteps = true;        // dpm++: not for the squared cosine schedule
-  bool final_sigma_zero = true;             // dpm++, euler
-  bool log_linear_interpolation = false;    // euler
-  std::optional<double> sigma_min, sigma_max;  // euler
+  bool round_sigma_timesteps = true;                                     // dpm++: not for the squared cosine schedule
+  bool final_sigma_zero = true;                                          // dpm++, euler
+  bool log_linear_interpolation = false;                                 // euler
+  std::optional<double> sigma_min, sigma_max;                            // euler
 };
 
 std::unique_ptr<Scheduler> make_ddim(const SchedulerOptions& options, NoiseSchedule schedule);

@@ -1,11 +1,14 @@
 #include "diffusion/text_encoder.h"
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/types.h>
 
 #include <cmath>
 
 #include "diffusion/component.h"
 #include "runtime/error.h"
+#include "runtime/weight_files.h"
 
 namespace laptopdiff::diffusion {
 using runtime::input_error;
@@ -144,8 +147,8 @@ std::vector<at::Tensor> ClipEncoderImpl::forward(const at::Tensor& x, Attend att
 ClipTextModelImpl::ClipTextModelImpl(const ClipTextConfig& config) : config_(config) {
   auto embeddings = std::make_shared<torch::nn::Module>();
   token_embedding_ = embeddings->register_module("token_embedding", Embedding(config.vocab_size, config.hidden_size));
-  position_embedding_ = embeddings->register_module(
-      "position_embedding", Embedding(config.max_position_embeddings, config.hidden_size));
+  position_embedding_ =
+      embeddings->register_module("position_embedding", Embedding(config.max_position_embeddings, config.hidden_size));
   register_module("embeddings", embeddings);
   const ClipBlockShape shape{config.hidden_size, config.num_attention_heads, config.intermediate_size,
                              config.hidden_act, config.layer_norm_eps};
@@ -212,7 +215,7 @@ ClipTextModel make_text_model(const ClipTextConfig& config, const TensorMap& wei
 ClipTextModel load_text_model(const std::filesystem::path& folder) {
   const auto path = folder / "config.json";
   const ClipTextConfig config = clip_text_config(runtime::read_json(path), path.string());
-  return make_text_model(config, read_component_tensors(folder, "model"), folder.string());
+  return make_text_model(config, runtime::read_weight_files(folder, "model"), folder.string());
 }
 
 at::Tensor encode_batch(const Tokenizer& tokenizer, const std::vector<std::string>& texts,

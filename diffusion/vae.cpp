@@ -1,9 +1,12 @@
 #include "diffusion/vae.h"
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/types.h>
 
 #include "diffusion/component.h"
 #include "runtime/error.h"
+#include "runtime/weight_files.h"
 
 namespace laptopdiff::diffusion {
 using runtime::input_error;
@@ -55,8 +58,8 @@ class VaeAttentionImpl : public torch::nn::Module {
         to_out_(channels, channels) {
     register_list<Linear>(*this, "to_out", {to_out_});
   }
-  at::Tensor forward(const at::Tensor& x) {                                             // [B, C, h, w]
-    const at::Tensor pixels = group_norm_(x).flatten(2).transpose(1, 2).unsqueeze(1);   // [B, 1, hw, C]
+  at::Tensor forward(const at::Tensor& x) {                                            // [B, C, h, w]
+    const at::Tensor pixels = group_norm_(x).flatten(2).transpose(1, 2).unsqueeze(1);  // [B, 1, hw, C]
     const at::Tensor mixed = at::scaled_dot_product_attention(to_q_(pixels), to_k_(pixels), to_v_(pixels));
     return x + to_out_(mixed).squeeze(1).transpose(1, 2).reshape(x.sizes());
   }
@@ -95,8 +98,9 @@ class VaeResampleImpl : public torch::nn::Module {
  public:
   VaeResampleImpl(std::int64_t channels, Resample resample)
       : resample_(resample),
-        conv_(register_module("conv", Conv2d(channels, channels, resample == Resample::down ? ConvShape{3, 2, 0}
-                                                                                            : ConvShape{3, 1, 1}))) {}
+        conv_(register_module(
+            "conv", Conv2d(channels, channels, resample == Resample::down ? ConvShape{3, 2, 0} : ConvShape{3, 1, 1}))) {
+  }
   at::Tensor forward(const at::Tensor& x) {
     // Down-sampling pads the right and bottom only.
     if (resample_ == Resample::down) return conv_(at::constant_pad_nd(x, {0, 1, 0, 1}));
@@ -204,7 +208,8 @@ void refuse_other_maths(runtime::ObjectReader& in) {
 void check_block_types(runtime::ObjectReader& in, const char* key, const std::string& expected, std::size_t count) {
   const auto types = in.get<std::vector<std::string>>(key, std::vector<std::string>(1, expected));
   for (const auto& type : types) {
-    if (type != expected) throw input_error(in.where(), ": `", key, "`: \"", type, "\" is not supported; expected ", expected);
+    if (type != expected)
+      throw input_error(in.where(), ": `", key, "`: \"", type, "\" is not supported; expected ", expected);
   }
   if (types.size() != count) {
     throw input_error(in.where(), ": `", key, "` has ", types.size(), " entries, `block_out_channels` has ", count);
@@ -284,7 +289,8 @@ AutoencoderKlImpl::AutoencoderKlImpl(const VaeConfig& config)
       decoder_(register_module("decoder", std::make_shared<VaeDecoder>(config))) {
   const std::int64_t c = config.latent_channels;
   if (config.use_quant_conv) quant_conv_ = register_module("quant_conv", Conv2d(2 * c, 2 * c, ConvShape{1, 1, 0}));
-  if (config.use_post_quant_conv) post_quant_conv_ = register_module("post_quant_conv", Conv2d(c, c, ConvShape{1, 1, 0}));
+  if (config.use_post_quant_conv)
+    post_quant_conv_ = register_module("post_quant_conv", Conv2d(c, c, ConvShape{1, 1, 0}));
 }
 
 Moments AutoencoderKlImpl::encode_moments(const at::Tensor& images) {
@@ -298,9 +304,7 @@ at::Tensor AutoencoderKlImpl::decode(const at::Tensor& latents) {
   return decoder_->forward(post_quant_conv_ ? post_quant_conv_(latents) : latents);
 }
 
-std::int64_t AutoencoderKlImpl::downscale() const {
-  return std::int64_t{1} << (config_.block_out_channels.size() - 1);
-}
+std::int64_t AutoencoderKlImpl::downscale() const { return std::int64_t{1} << (config_.block_out_channels.size() - 1); }
 
 AutoencoderKl make_vae(const VaeConfig& config, const TensorMap& weights, const std::string& where) {
   AutoencoderKl vae(config);
@@ -313,7 +317,7 @@ AutoencoderKl make_vae(const VaeConfig& config, const TensorMap& weights, const 
 AutoencoderKl load_vae(const std::filesystem::path& folder) {
   const auto path = folder / "config.json";
   const VaeConfig config = vae_config(runtime::read_json(path), path.string());
-  return make_vae(config, read_component_tensors(folder, "diffusion_pytorch_model"), folder.string());
+  return make_vae(config, runtime::read_weight_files(folder, "diffusion_pytorch_model"), folder.string());
 }
 
 }  // namespace laptopdiff::diffusion

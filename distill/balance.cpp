@@ -1,6 +1,6 @@
 #include "distill/balance.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "runtime/error.h"
 

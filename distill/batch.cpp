@@ -1,6 +1,7 @@
 #include "distill/batch.h"
 
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <torch/types.h>
 
 #include "runtime/random.h"
 

@@ -1,6 +1,6 @@
 #include "distill/latent_cache.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <map>

@@ -1,6 +1,6 @@
 #include "distill/optimizer.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 #include "distill/trainer.h"
 
 #include <ATen/autocast_mode.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <chrono>
 #include <fstream>

@@ -1,6 +1,7 @@
 #include "experiments/command.h"
 
-#include <torch/torch.h>
+#include <ATen/Parallel.h>
+#include <torch/types.h>
 #include <torch/version.h>
 
 #include <algorithm>

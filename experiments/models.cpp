@@ -1,5 +1,5 @@
 // Helpers that open models and specs for the verbs.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "experiments/verbs.h"
 #include "runtime/error.h"

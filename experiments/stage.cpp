@@ -81,19 +81,20 @@ std::string StageRunner::content_digest(const fs::path& path) {
   return digests_[name] = hash.hex();
 }
 
-fs::path StageRunner::place(const StageRequest& request) {
-  const auto with_contents = [&](const auto& self, const Json& settings) -> Json {
-    Json replaced = settings;
-    for (auto& [key, value] : replaced.items()) {
-      if (value.is_object()) value = self(self, value);
-      else if (value.is_string() && input_settings().contains(key) && !value.get<std::string>().empty()) {
-        value = content_digest(value.get<std::string>());
-      }
+Json StageRunner::with_contents(Json settings) {
+  for (auto& [key, value] : settings.items()) {
+    if (value.is_object()) {
+      value = with_contents(value);
+    } else if (value.is_string() && input_settings().contains(key) && !value.get_ref<const std::string&>().empty()) {
+      value = content_digest(value.get<std::string>());
     }
-    return replaced;
-  };
+  }
+  return settings;
+}
+
+fs::path StageRunner::place(const StageRequest& request) {
   // Device and compute type change the numbers; threads and the like should not.
-  Json identity = {{"verb", request.verb}, {"settings", with_contents(with_contents, request.settings)}, {"output", request.output}};
+  Json identity = {{"verb", request.verb}, {"settings", with_contents(request.settings)}, {"output", request.output}};
   for (const char* key : {"device", "dtype"}) {
     if (common_.contains(key)) identity[key] = common_[key];
   }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ class StageRunner {
 
  private:
   std::filesystem::path place(const StageRequest& request);
+  Json with_contents(Json settings);  // input paths replaced by their contents' digests
   std::string content_digest(const std::filesystem::path& path);
 
   std::filesystem::path folder_;

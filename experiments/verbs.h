@@ -20,6 +20,7 @@ void run_sample(const Invocation& invocation);
 void run_evaluate(const Invocation& invocation);
 void run_sweep(const Invocation& invocation);
 void run_report(const Invocation& invocation);
+void run_bench(const Invocation& invocation);
 void run_doctor(const Invocation& invocation);
 void run_completion(const Invocation& invocation);
 

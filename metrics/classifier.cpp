@@ -1,12 +1,15 @@
 #include "metrics/classifier.h"
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/types.h>
 
 #include <algorithm>
 
 #include "diffusion/component.h"
 #include "diffusion/layers.h"
 #include "runtime/error.h"
+#include "runtime/weight_files.h"
 #include "runtime/tensors.h"
 
 namespace laptopdiff::metrics {
@@ -80,7 +83,8 @@ class ResidualLayer : public torch::nn::Module {
       branch_.push_back(layer->add(std::to_string(branch_.size()),
                                    std::make_shared<ConvLayer>(spec.in, spec.out, spec.kernel, spec.stride)));
     }
-    if (in != out || stride != 1) shortcut_ = register_module("shortcut", std::make_shared<ConvLayer>(in, out, 1, stride));
+    if (in != out || stride != 1)
+      shortcut_ = register_module("shortcut", std::make_shared<ConvLayer>(in, out, 1, stride));
   }
   at::Tensor forward(const at::Tensor& x) {
     at::Tensor y = branch_.front()->forward(x);
@@ -106,8 +110,9 @@ class ResNet : public torch::nn::Module {
           stages->add(std::to_string(s), std::make_shared<Group>())->add("layers", std::make_shared<Group>());
       const int64_t stage_stride = s > 0 || config.downsample_in_first_stage ? 2 : 1;
       for (int64_t i = 0; i < config.depths[s]; ++i) {
-        layers_.push_back(layers->add(std::to_string(i), std::make_shared<ResidualLayer>(
-                                                             config, in, config.hidden_sizes[s], i == 0 ? stage_stride : 1)));
+        layers_.push_back(layers->add(
+            std::to_string(i),
+            std::make_shared<ResidualLayer>(config, in, config.hidden_sizes[s], i == 0 ? stage_stride : 1)));
         in = config.hidden_sizes[s];
       }
     }
@@ -143,7 +148,8 @@ std::vector<std::string> class_names(ObjectReader& in, const std::vector<std::st
   if (!in.has("id2label")) return fallback;
   const Json& value = in.raw("id2label");
   const std::string where = in.where() + ": `id2label`";
-  if (!value.is_object() || value.empty()) throw input_error(where, " must map class numbers to names, is ", value.dump());
+  if (!value.is_object() || value.empty())
+    throw input_error(where, " must map class numbers to names, is ", value.dump());
   std::vector<std::string> names;
   for (std::size_t k = 0; k < value.size(); ++k) {
     const auto found = value.find(std::to_string(k));
@@ -211,7 +217,7 @@ Classifier Classifier::load(const fs::path& folder, c10::Device device) {
   const fs::path config_path = folder / "config.json";
   const ResNetConfig config = resnet_config(read_json(config_path), config_path.string());
   const auto net = std::make_shared<ResNet>(config);
-  diffusion::load_module(*net, without_counters(diffusion::read_component_tensors(folder, "model")), folder.string());
+  diffusion::load_module(*net, without_counters(runtime::read_weight_files(folder, "model")), folder.string());
   net->to(device);
   return Classifier(
       std::make_shared<const Parts>(Parts{folder.string(), config, read_preprocess(folder), net, device}));

@@ -33,8 +33,8 @@ struct ResNetConfig {
   bool operator==(const ResNetConfig&) const = default;
 };
 
-// From a config.json. Throws Error(bad_input) for other model types and activations, impossible sizes, and class numbers
-// in `id2label` that are not 0, 1, ..., K - 1.
+// From a config.json. Throws Error(bad_input) for other model types and activations, impossible sizes, and class
+// numbers in `id2label` that are not 0, 1, ..., K - 1.
 ResNetConfig resnet_config(const runtime::Json& config, const std::string& where);
 
 struct ClassifierOutput {

@@ -1,12 +1,15 @@
 #include "metrics/clip_model.h"
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/types.h>
 
 #include "diffusion/component.h"
 #include "diffusion/layers.h"
 #include "diffusion/text_encoder.h"
 #include "diffusion/tokenizer.h"
 #include "runtime/error.h"
+#include "runtime/weight_files.h"
 #include "runtime/tensors.h"
 
 namespace laptopdiff::metrics {
@@ -29,7 +32,7 @@ class VisionEmbeddings : public torch::nn::Module {
     register_module("position_embedding", position_embedding_);
   }
 
-  at::Tensor forward(const at::Tensor& pixels) {  // [N, C, S, S]
+  at::Tensor forward(const at::Tensor& pixels) {                                              // [N, C, S, S]
     const at::Tensor patches = patch_embedding_->forward(pixels).flatten(2).transpose(1, 2);  // [N, patches, D]
     const at::Tensor start = class_embedding_.expand({pixels.size(0), 1, -1});
     return at::cat({start, patches}, 1) + position_embedding_->weight;
@@ -117,11 +120,13 @@ std::int64_t square_side(ObjectReader& in, const std::string& key, std::int64_t 
 }
 
 void check(const ClipVisionConfig& config, const std::string& where) {
-  const std::pair<const char*, std::int64_t> sizes[] = {
-      {"hidden_size", config.hidden_size},         {"intermediate_size", config.intermediate_size},
-      {"projection_dim", config.projection_dim},   {"num_hidden_layers", config.num_hidden_layers},
-      {"num_attention_heads", config.num_attention_heads}, {"image_size", config.image_size},
-      {"patch_size", config.patch_size}};
+  const std::pair<const char*, std::int64_t> sizes[] = {{"hidden_size", config.hidden_size},
+                                                        {"intermediate_size", config.intermediate_size},
+                                                        {"projection_dim", config.projection_dim},
+                                                        {"num_hidden_layers", config.num_hidden_layers},
+                                                        {"num_attention_heads", config.num_attention_heads},
+                                                        {"image_size", config.image_size},
+                                                        {"patch_size", config.patch_size}};
   for (const auto& [name, size] : sizes) {
     if (size < 1 || size > 1 << 20) throw input_error(where, ": `", name, "` is ", size, ", expected 1 to ", 1 << 20);
   }
@@ -140,7 +145,9 @@ void check(const ClipVisionConfig& config, const std::string& where) {
   }
 }
 
-bool of_text_half(const std::string& name) { return name.starts_with("text_model.") || name.starts_with("text_projection."); }
+bool of_text_half(const std::string& name) {
+  return name.starts_with("text_model.") || name.starts_with("text_projection.");
+}
 
 // Old files hold a constant table beside the weights.
 TensorMap vision_weights(const TensorMap& weights) {
@@ -155,8 +162,8 @@ at::Tensor unit_rows(const at::Tensor& rows, const std::string& what) {
   const at::Tensor unit = (rows / rows.square().sum(-1, true).sqrt()).to(at::kCPU);
   const at::Tensor bad = (~at::isfinite(unit).all(-1)).nonzero();
   if (bad.numel() > 0) {
-    throw non_finite_error(what, ": ", bad.size(0), " of ", unit.size(0), " embeddings are NaN or Inf, the first of them ",
-                           bad[0][0].item<std::int64_t>());
+    throw non_finite_error(what, ": ", bad.size(0), " of ", unit.size(0),
+                           " embeddings are NaN or Inf, the first of them ", bad[0][0].item<std::int64_t>());
   }
   return unit;
 }
@@ -164,7 +171,8 @@ at::Tensor unit_rows(const at::Tensor& rows, const std::string& what) {
 template <typename Embed>
 at::Tensor in_batches(std::int64_t count, const Embed& embed) {
   std::vector<at::Tensor> parts;
-  for (std::int64_t from = 0; from < count; from += kBatch) parts.push_back(embed(from, std::min(count, from + kBatch)));
+  for (std::int64_t from = 0; from < count; from += kBatch)
+    parts.push_back(embed(from, std::min(count, from + kBatch)));
   return at::cat(parts);
 }
 
@@ -206,15 +214,15 @@ ClipModel ClipModel::load(const fs::path& folder, c10::Device device) {
   const fs::path config_path = folder / "config.json";
   const Json config = without_legacy_sections(read_json(config_path));
   const ClipVisionConfig vision_config = clip_vision_config(config, config_path.string());
-  const TensorMap weights = diffusion::read_component_tensors(folder, "model");
+  const TensorMap weights = runtime::read_weight_files(folder, "model");
   const std::string where = folder.string();
   const auto vision = std::make_shared<VisionHalf>(vision_config);
   diffusion::load_module(*vision, vision_weights(weights), where);
   auto text = diffusion::make_text_model(diffusion::clip_text_config(config, config_path.string()), weights, where);
   vision->to(device);
   text->to(device);
-  return ClipModel(std::make_shared<const Parts>(Parts{where, vision_config, read_preprocess(folder),
-                                                       diffusion::Tokenizer::load(folder), vision, text, device}));
+  return ClipModel(std::make_shared<const Parts>(
+      Parts{where, vision_config, read_preprocess(folder), diffusion::Tokenizer::load(folder), vision, text, device}));
 }
 
 at::Tensor ClipModel::image_embeds(const std::vector<at::Tensor>& pictures) const {

@@ -40,9 +40,9 @@ ClipVisionConfig clip_vision_config(const runtime::Json& config, const std::stri
 
 class ClipModel {
  public:
-  // Reads config.json, model.safetensors (sharded or not; any float dtype, computed in f32), preprocessor_config.json and
-  // the tokenizer's files. Throws Error(bad_input) where one is missing or does not fit; missing, unexpected and wrongly
-  // shaped tensors are listed at once for each tower.
+  // Reads config.json, model.safetensors (sharded or not; any float dtype, computed in f32), preprocessor_config.json
+  // and the tokenizer's files. Throws Error(bad_input) where one is missing or does not fit; missing, unexpected and
+  // wrongly shaped tensors are listed at once for each tower.
   static ClipModel load(const std::filesystem::path& folder, c10::Device device);
 
   // U8 pictures [H, W, 1 or 3], each of any size -> f32 [N, P] of length 1, on the CPU. Throws Error(non_finite).

@@ -1,6 +1,6 @@
 #include "metrics/evaluate.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <map>
@@ -78,7 +78,8 @@ void check(const EvaluateOptions& options) {
     throw usage_error("unknown metric `", name, "`", did_you_mean(name, known));
   }
   if (options.batch < 1) throw usage_error("batch must be at least 1, is ", options.batch);
-  if (options.reference_limit < 0) throw usage_error("reference limit must not be negative, is ", options.reference_limit);
+  if (options.reference_limit < 0)
+    throw usage_error("reference limit must not be negative, is ", options.reference_limit);
   for (const Metric& metric : kMetrics) {
     if (wants(options, metric.name)) check_needs(options, metric);
   }
@@ -164,7 +165,8 @@ void evaluate_pairs(const EvaluateOptions& options, const Inputs& in, const std:
   const at::Tensor images = at::cat(parts), texts = model.text_embeds(in.prompts);
   const bool pick = metric == "pick";
   Json& out = result["metrics"][metric];
-  out = describe_mean(pick ? pick_scores(images, texts, model.logit_scale()) : clip_scores(images, texts), options, metric);
+  out = describe_mean(pick ? pick_scores(images, texts, model.logit_scale()) : clip_scores(images, texts), options,
+                      metric);
   out["formula"] = pick ? "exp(logit_scale) * cosine(picture, prompt)" : "cosine(picture, prompt)";
   if (pick) out["logit_scale"] = model.logit_scale();
   note_sizes(sizes, result["images"]);

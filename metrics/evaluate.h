@@ -34,7 +34,7 @@ struct EvaluateOptions {
   std::uint64_t seed = 0;                          // of bootstrap resamples and KID subsets
   std::int64_t resamples = 1000;                   // bootstrap resamples
   std::int64_t kid_subsets = 100;
-  std::int64_t kid_subset_size = 1000;             // cut to the smaller set; the result says what was used
+  std::int64_t kid_subset_size = 1000;  // cut to the smaller set; the result says what was used
   std::int64_t batch = 64;
   c10::Device device = c10::Device(c10::kCPU);
 };
@@ -45,8 +45,8 @@ const std::vector<std::string>& evaluate_metrics();
 // Returns {"format": "laptopdiff.metrics/1", "images", "reference", "prompts", "labels", "models", "metrics", "seed"}.
 // Each metric has `value`; means have `standard_error` and a bootstrap `interval`; distances have both counts.
 // Throws Error(usage) for unknown or no metrics, and for one whose prompts, reference or labels are not given;
-// Error(bad_input) for a missing model folder (named), missing or unreadable pictures, other counts of prompts or labels
-// than pictures, and pictures of several sizes under fid or kid (the others allow them; the result says so).
+// Error(bad_input) for a missing model folder (named), missing or unreadable pictures, other counts of prompts or
+// labels than pictures, and pictures of several sizes under fid or kid (the others allow them; the result says so).
 nlohmann::json evaluate(const EvaluateOptions& options);
 
 }  // namespace laptopdiff::metrics

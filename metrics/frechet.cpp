@@ -1,6 +1,6 @@
 #include "metrics/frechet.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <Eigen/Dense>
 #include <algorithm>
@@ -104,8 +104,8 @@ FrechetDistance frechet_distance(const at::Tensor& mean1, const at::Tensor& cova
            covariance.size(1) == mean.size(0);
   };
   if (!square(mean1, covariance1) || !square(mean2, covariance2) || mean1.sizes() != mean2.sizes()) {
-    throw input_error("Frechet distance: means ", sizes_text(mean1), " and ", sizes_text(mean2), " do not fit covariances ",
-                      sizes_text(covariance1), " and ", sizes_text(covariance2));
+    throw input_error("Frechet distance: means ", sizes_text(mean1), " and ", sizes_text(mean2),
+                      " do not fit covariances ", sizes_text(covariance1), " and ", sizes_text(covariance2));
   }
   TORCH_CHECK(covariance1.scalar_type() == at::kDouble && covariance2.scalar_type() == at::kDouble,
               "frechet_distance: covariances must be f64");

@@ -2,7 +2,8 @@
 //
 //   |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))
 //
-// Source: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS'17, eq. 6. Letters: N samples, D width.
+// Source: Heusel et al., "GANs trained by a two time-scale update rule", NeurIPS'17, eq. 6. Letters: N samples, D
+// width.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,9 +42,9 @@ class FeatureStatistics {
 };
 
 struct FrechetDistance {
-  double value = 0;            // mean_term + covariance_term
-  double mean_term = 0;        // |mu1 - mu2|^2
-  double covariance_term = 0;  // tr(S1 + S2 - 2 (S1 S2)^(1/2))
+  double value = 0;                   // mean_term + covariance_term
+  double mean_term = 0;               // |mu1 - mu2|^2
+  double covariance_term = 0;         // tr(S1 + S2 - 2 (S1 S2)^(1/2))
   std::vector<std::string> warnings;  // a side with N <= D has a singular covariance
 };
 

@@ -1,6 +1,6 @@
 #include "metrics/image_set.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 
@@ -33,8 +33,8 @@ at::Tensor read_images_tensor(const fs::path& path) {
   const auto found = tensors.find("images");
   if (found == tensors.end()) throw input_error(path.string(), ": there is no tensor `images`");
   const at::Tensor& images = found->second;
-  const bool fits = images.scalar_type() == at::kByte && images.dim() == 4 && images.size(1) > 0 && images.size(2) > 0 &&
-                    (images.size(3) == 1 || images.size(3) == 3);
+  const bool fits = images.scalar_type() == at::kByte && images.dim() == 4 && images.size(1) > 0 &&
+                    images.size(2) > 0 && (images.size(3) == 1 || images.size(3) == 3);
   if (!fits) {
     throw input_error(path.string(), ": `images` must be U8 [N, H, W, 1 or 3], is ", dtype_name(dtype_of(images)), " ",
                       sizes_text(images));
@@ -65,7 +65,8 @@ ImageSet ImageSet::open_numbered(const fs::path& folder) {
   check_folder(folder);
   ImageSet set(folder);
   set.find_png_files();
-  if (set.count_ == 0) throw input_error(folder.string(), ": there are no pictures; expected 000000.png, 000001.png, ...");
+  if (set.count_ == 0)
+    throw input_error(folder.string(), ": there are no pictures; expected 000000.png, 000001.png, ...");
   // By number, since 1000000.png sorts before 999999.png.
   std::vector<std::string> names;
   for (const fs::path& file : set.files_) names.push_back(file.filename().string());
@@ -113,7 +114,8 @@ std::string ImageSet::digest() const {
   return hash.hex();
 }
 
-SizeRange for_each_batch(const ImageSet& images, std::int64_t batch, const std::string& stage, const BatchVisitor& visit) {
+SizeRange for_each_batch(const ImageSet& images, std::int64_t batch, const std::string& stage,
+                         const BatchVisitor& visit) {
   TORCH_CHECK(batch > 0, "for_each_batch: batch must be positive, is ", batch);
   SizeRange sizes;
   Progress progress(stage, images.count(), "pictures");

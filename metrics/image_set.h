@@ -50,6 +50,7 @@ struct SizeRange {
 
 using BatchVisitor = std::function<void(const std::vector<at::Tensor>& pictures)>;
 // Reads the set once, `batch` pictures at a time, in order; shows progress under `stage`.
-SizeRange for_each_batch(const ImageSet& images, std::int64_t batch, const std::string& stage, const BatchVisitor& visit);
+SizeRange for_each_batch(const ImageSet& images, std::int64_t batch, const std::string& stage,
+                         const BatchVisitor& visit);
 
 }  // namespace laptopdiff::metrics

@@ -1,6 +1,6 @@
 #include "metrics/kid.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <numeric>
@@ -53,7 +53,8 @@ double squared_mmd(const at::Tensor& x, const at::Tensor& y) {
 KernelDistance kernel_distance(const at::Tensor& generated, const at::Tensor& reference,
                                const KernelDistanceOptions& options) {
   if (options.subsets < 1) throw usage_error("kernel distance: subsets must be at least 1, is ", options.subsets);
-  if (options.subset_size < 2) throw usage_error("kernel distance: subset size must be at least 2, is ", options.subset_size);
+  if (options.subset_size < 2)
+    throw usage_error("kernel distance: subset size must be at least 2, is ", options.subset_size);
   check_side(generated, "generated", options.subset_size);
   check_side(reference, "reference", options.subset_size);
   if (generated.size(1) != reference.size(1)) {

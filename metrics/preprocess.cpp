@@ -1,6 +1,6 @@
 #include "metrics/preprocess.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "runtime/error.h"
 
@@ -11,10 +11,10 @@ using namespace runtime;
 namespace fs = std::filesystem;
 
 // Says which class wrote the file, or how a caller may hand it pictures; none of these changes the numbers.
-const char* const kSilentKeys[] = {"image_processor_type", "feature_extractor_type", "processor_class",
-                                   "do_convert_rgb",       "default_to_square",      "data_format",
-                                   "input_data_format",    "device",                 "return_tensors",
-                                   "disable_grouping",     "size_divisor"};
+const char* const kSilentKeys[] = {
+    "image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb", "default_to_square",
+    "data_format",          "input_data_format",      "device",          "return_tensors", "disable_grouping",
+    "size_divisor"};
 // ConvNext warps to a square from this size on, and crops below it.
 constexpr std::int64_t kConvNextWarp = 384;
 
@@ -137,8 +137,8 @@ Preprocess preprocess_from_json(const Json& config, const std::string& where) {
   Preprocess steps;
   const bool resizes = in.get<bool>("do_resize", true);
   if (resizes) read_resize(in, clip || conv_next, steps);
-  const auto filter = clip || conv_next || !resizes ? in.get<std::int64_t>("resample", 3)
-                                                    : in.required<std::int64_t>("resample");
+  const auto filter =
+      clip || conv_next || !resizes ? in.get<std::int64_t>("resample", 3) : in.required<std::int64_t>("resample");
   if (resizes) steps.resample = resample_from_pillow(filter, where);
   if (resizes && conv_next) apply_crop_pct(in, steps);
   if (in.get<bool>("do_center_crop", clip)) read_crop(in, steps);
@@ -158,7 +158,8 @@ Preprocess read_preprocess(const fs::path& folder) {
       return preprocess_from_json(config.at("image_processor"), shared.string() + ": `image_processor`");
     }
   }
-  throw input_error(folder.string(), ": preprocessor_config.json is missing; it says how pictures are resized and "
+  throw input_error(folder.string(),
+                    ": preprocessor_config.json is missing; it says how pictures are resized and "
                     "normalised before scoring");
 }
 
@@ -174,7 +175,8 @@ at::Tensor prepare(const at::Tensor& picture, const Preprocess& steps, std::int6
   x = x.permute({2, 0, 1});  // [C, h, w]
   x = steps.rescale_factor ? x.to(at::kDouble).mul(*steps.rescale_factor).to(at::kFloat) : x.to(at::kFloat);
   if (!steps.mean.empty()) {
-    x = (x - per_channel(steps.mean, channels, "image_mean")) / per_channel(steps.std, channels, "image_std");
+    x = x - per_channel(steps.mean, channels, "image_mean");
+    x = x / per_channel(steps.std, channels, "image_std");
   }
   return x.contiguous();
 }

@@ -36,8 +36,8 @@ Preprocess preprocess_from_json(const runtime::Json& config, const std::string& 
 // From FOLDER/preprocessor_config.json, or the `image_processor` of FOLDER/processor_config.json.
 Preprocess read_preprocess(const std::filesystem::path& folder);
 
-// U8 [H, W, 1 or 3] -> f32 [channels, h, w]. Grey is repeated to 3 channels; colour becomes grey by ITU-R 601 luma as in
-// Pillow. Throws Error(bad_input) for other channel counts.
+// U8 [H, W, 1 or 3] -> f32 [channels, h, w]. Grey is repeated to 3 channels; colour becomes grey by ITU-R 601 luma as
+// in Pillow. Throws Error(bad_input) for other channel counts.
 at::Tensor prepare(const at::Tensor& picture, const Preprocess& steps, std::int64_t channels);
 
 // `prepare` of many pictures of any sizes: f32 [N, channels, h, w].

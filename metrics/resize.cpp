@@ -1,6 +1,6 @@
 #include "metrics/resize.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -74,11 +74,10 @@ std::vector<Window> windows(std::int64_t in_side, std::int64_t out_side, const F
   return all;
 }
 
-std::uint8_t clip8(std::int32_t sum) {
-  return static_cast<std::uint8_t>(std::clamp(sum >> kWeightBits, 0, 255));
-}
+std::uint8_t clip8(std::int32_t sum) { return static_cast<std::uint8_t>(std::clamp(sum >> kWeightBits, 0, 255)); }
 
-// Filters the middle axis of [outer, in, inner]: rows of pixels are outer = H, inner = C; columns outer = 1, inner = W*C.
+// Filters the middle axis of [outer, in, inner]: rows of pixels are outer = H, inner = C; columns outer = 1, inner =
+// W*C.
 void filter_axis(const std::uint8_t* in, std::uint8_t* out, std::int64_t outer, std::int64_t in_side,
                  std::int64_t inner, const std::vector<Window>& windows) {
   std::vector<std::int32_t> sums(static_cast<std::size_t>(inner));
@@ -172,7 +171,8 @@ PictureSize shortest_edge_size(const PictureSize& picture, std::int64_t shortest
   // In double, as Python divides: trunc(edge * long / short) of the rounded quotient.
   const auto long_edge =
       static_cast<std::int64_t>(static_cast<double>(shortest_edge * long_side) / static_cast<double>(short_side));
-  return picture.width <= picture.height ? PictureSize{long_edge, shortest_edge} : PictureSize{shortest_edge, long_edge};
+  return picture.width <= picture.height ? PictureSize{long_edge, shortest_edge}
+                                         : PictureSize{shortest_edge, long_edge};
 }
 
 at::Tensor center_crop(const at::Tensor& picture, const PictureSize& size, CropRule rule) {

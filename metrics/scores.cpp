@@ -1,6 +1,6 @@
 #include "metrics/scores.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>
@@ -34,7 +34,8 @@ std::vector<double> preference_probabilities(std::span<const double> pick_scores
   std::vector<double> probabilities;
   double total = 0;
   for (const double score : pick_scores) {
-    if (!std::isfinite(score)) throw non_finite_error("preference: candidate ", probabilities.size(), " scores ", score);
+    if (!std::isfinite(score))
+      throw non_finite_error("preference: candidate ", probabilities.size(), " scores ", score);
     total += probabilities.emplace_back(std::exp(score - most));
   }
   for (double& probability : probabilities) probability /= total;

@@ -27,8 +27,8 @@ Domain member_domain(const std::optional<Decision>& decision, bool all_must_go) 
 void add_group(const Problem& problem, const Group& group, const std::vector<std::optional<Decision>>& decision,
                std::vector<Entry>& entries, BinaryForm& form) {
   const int index = static_cast<int>(form.groups.size());
-  const bool all_must_go = std::all_of(group.members.begin(), group.members.end(),
-                                       [&](int i) { return decision[i] == Decision::remove; });
+  const bool all_must_go =
+      std::all_of(group.members.begin(), group.members.end(), [&](int i) { return decision[i] == Decision::remove; });
   VariableGroup variables;
   variables.source = static_cast<int>(&group - problem.groups.data());
   variables.whole = static_cast<int>(entries.size());
@@ -74,8 +74,8 @@ BinaryForm make_binary_form(const Problem& problem) {
   std::vector<bool> grouped(problem.items.size(), false);
   std::vector<Entry> entries;
   for (const Group& group : problem.groups) {
-    const bool must_keep = std::any_of(group.members.begin(), group.members.end(),
-                                       [&](int i) { return decision[i] == Decision::keep; });
+    const bool must_keep =
+        std::any_of(group.members.begin(), group.members.end(), [&](int i) { return decision[i] == Decision::keep; });
     if (!group.all || must_keep) continue;
     for (int member : group.members) grouped[member] = true;
     add_group(problem, group, decision, entries, form);

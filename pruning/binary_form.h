@@ -28,12 +28,12 @@ enum class Domain : std::uint8_t {
 struct BinaryForm {
   int size = 0;
   int budgets = 0;
-  std::vector<double> q;        // [size, size], symmetric
-  std::vector<double> cost;     // [budgets, size]
-  std::vector<double> need;     // [budgets]
-  std::vector<Domain> domain;   // [size]
-  std::vector<int> item;        // [size] the item, -1 for a `whole`
-  std::vector<int> group;       // [size] index into groups, -1 for a lone item
+  std::vector<double> q;       // [size, size], symmetric
+  std::vector<double> cost;    // [budgets, size]
+  std::vector<double> need;    // [budgets]
+  std::vector<Domain> domain;  // [size]
+  std::vector<int> item;       // [size] the item, -1 for a `whole`
+  std::vector<int> group;      // [size] index into groups, -1 for a lone item
   std::vector<VariableGroup> groups;
   int items = 0;
 

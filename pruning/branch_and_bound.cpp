@@ -93,7 +93,8 @@ class Tree {
   }
 
   // The gradient of the relaxed loss at a node's point, by variable of the form.
-  std::vector<double> tangent_gains(const Relaxation& relaxation, const Node& node, const std::vector<int>& order) const {
+  std::vector<double> tangent_gains(const Relaxation& relaxation, const Node& node,
+                                    const std::vector<int>& order) const {
     const BinaryForm& form = relaxation.ordered().form;
     const std::span<const double> shift = relaxation.shift(node.level);
     std::vector<double> y(node.fixed.begin(), node.fixed.end());
@@ -187,9 +188,8 @@ class Tree {
     if (node.fixed[variables.whole]) return value == 0;
     if (ordered().domain[v] == Domain::unless_whole) return value == 1;
     if (value == 0) return true;
-    return std::any_of(variables.members.begin(), variables.members.end(), [&](int member) {
-      return member > v || (member < v && !node.fixed[member]);
-    });
+    return std::any_of(variables.members.begin(), variables.members.end(),
+                       [&](int member) { return member > v || (member < v && !node.fixed[member]); });
   }
 
   bool can_meet_budgets(const Node& node) const {

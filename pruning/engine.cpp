@@ -1,6 +1,6 @@
 #include "pruning/engine.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <map>
@@ -162,9 +162,10 @@ std::int64_t bytes_per_variant(const Program& base, std::size_t element_size) {
   return (skips + scratch) * static_cast<std::int64_t>(element_size);
 }
 
-Plan Engine::plan(const std::vector<Program>& variants, std::int64_t batch, std::size_t element_size) const {
-  const std::size_t positions = base_.steps.size();
-  const Lane base = lane_of(base_, positions);
+Plan make_plan(const Program& program, const std::vector<Program>& variants, const EngineOptions& options, std::int64_t batch,
+               std::size_t element_size) {
+  const std::size_t positions = program.steps.size();
+  const Lane base = lane_of(program, positions);
   std::vector<Lane> lanes;
   Plan plan;
   for (const Program& variant : variants) {
@@ -172,7 +173,7 @@ Plan Engine::plan(const std::vector<Program>& variants, std::int64_t batch, std:
     plan.naive_macs += variant.macs();
   }
   const std::vector<int> order = trie_order(lanes);
-  const std::int64_t fit = options_.memory_bytes / std::max<std::int64_t>(1, bytes_per_variant(base_, element_size) * batch);
+  const std::int64_t fit = options.memory_bytes / std::max<std::int64_t>(1, bytes_per_variant(program, element_size) * batch);
   const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(fit, 1, static_cast<std::int64_t>(std::max<std::size_t>(1, variants.size()))));
   // Late divergence costs least, so the base's own pass goes as far as the last chunk's start.
   std::size_t base_end = 0;
@@ -187,7 +188,7 @@ Plan Engine::plan(const std::vector<Program>& variants, std::int64_t batch, std:
     ChunkPlanner(lanes, chunk, plan.macs).run(positions);
     plan.chunks.push_back(std::move(chunk));
   }
-  for (std::size_t position = 0; position < base_end; ++position) plan.macs += base_.steps[position].macs;
+  for (std::size_t position = 0; position < base_end; ++position) plan.macs += program.steps[position].macs;
   std::sort(plan.chunks.begin(), plan.chunks.end(), [](const Chunk& a, const Chunk& b) { return a.first_position < b.first_position; });
   return plan;
 }

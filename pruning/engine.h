@@ -44,14 +44,19 @@ struct Plan {
 // Bytes that one variant's state and scratch take per sample, for the plan's chunking.
 std::int64_t bytes_per_variant(const unet::Program& base, std::size_t element_size);
 
+// Plans the evaluation of `variants` of `base` on `batch` samples at a time. The base itself may be among them.
+Plan make_plan(const unet::Program& base, const std::vector<unet::Program>& variants, const EngineOptions& options,
+               std::int64_t batch, std::size_t element_size);
+
 class Engine {
  public:
   // `base` is the full program (positions 0..n-1); `executor` holds its weights. Both must outlive the engine.
   Engine(const unet::Program& base, const unet::Executor& executor, EngineOptions options = {})
       : base_(base), executor_(executor), options_(options) {}
 
-  // `batch` samples at a time will be evaluated. The base itself may be among the variants.
-  Plan plan(const std::vector<unet::Program>& variants, std::int64_t batch, std::size_t element_size) const;
+  Plan plan(const std::vector<unet::Program>& variants, std::int64_t batch, std::size_t element_size) const {
+    return make_plan(base_, variants, options_, batch, element_size);
+  }
 
   // One output [B, C, H, W] a variant, in order. The plan must come from these variants.
   std::vector<at::Tensor> evaluate(const Plan& plan, const unet::Inputs& inputs) const;

@@ -43,9 +43,7 @@ class Search {
   }
 
  private:
-  double cutoff() const {
-    return best_.size() == 0 ? std::numeric_limits<double>::infinity() : best_.loss[0] + slack_;
-  }
+  double cutoff() const { return best_.size() == 0 ? std::numeric_limits<double>::infinity() : best_.loss[0] + slack_; }
 
   // Drops options that no choice as good as the best known can contain, and puts the clear-cut stages first, so that
   // fronts stay short for as long as possible.
@@ -119,11 +117,12 @@ class Search {
     if (now.options.size() > 4 * now.members.size() && !now.members.empty()) {
       std::size_t at = now.members.size() + 1;
       Bounds bounds;
-      return grow_by_members(front, now, [&](StateSet part, const StateSet& from, const StateSet& options,
-                                             std::size_t option, std::size_t member) {
-        if (member != at) bounds = bounds_after(stage, at = member);
-        return narrow(extend(std::move(part), from, options, option, bounds), bounds, width);
-      });
+      return grow_by_members(
+          front, now,
+          [&](StateSet part, const StateSet& from, const StateSet& options, std::size_t option, std::size_t member) {
+            if (member != at) bounds = bounds_after(stage, at = member);
+            return narrow(extend(std::move(part), from, options, option, bounds), bounds, width);
+          });
     }
     const Bounds bounds = bounds_after(stage, now.members.size());
     StateSet next{front.dims, front.words, {}, {}, {}, {}};

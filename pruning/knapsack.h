@@ -21,7 +21,8 @@ struct KnapsackOptions {
 Solution solve_knapsack(const Problem& problem, const KnapsackOptions& options = {});
 
 struct CurveOptions {
-  std::size_t max_states = 5'000'000;
+  // Parameters are multiples of 320 in the Stable Diffusion family, so SDXL's curve has 7.8 million points at worst.
+  std::size_t max_states = 8'000'000;
   // Costs are rounded down to a multiple of this before they are added, which keeps the front short where they are
   // measured times. The curve is then the best of the rounded problem; freed amounts are still stated unrounded.
   // 0 = exact, right for integers such as parameters.

@@ -20,8 +20,12 @@ struct Change {
 class Point {
  public:
   Point(const BinaryForm& form, const Mask& removed)
-      : form_(form), variable_(form.items, -1), y_(form.variables(removed)), pull_(form.size, 0.0),
-        freed_(form.budgets, 0.0), gone_(form.groups.size(), 0) {
+      : form_(form),
+        variable_(form.items, -1),
+        y_(form.variables(removed)),
+        pull_(form.size, 0.0),
+        freed_(form.budgets, 0.0),
+        gone_(form.groups.size(), 0) {
     for (int v = 0; v < form.size; ++v) {
       if (form.item[v] >= 0) variable_[form.item[v]] = v;
       if (form.item[v] >= 0 && form.group[v] >= 0) gone_[form.group[v]] += removed[form.item[v]];

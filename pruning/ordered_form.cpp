@@ -13,12 +13,9 @@ std::vector<int> branching_order(const BinaryForm& form, std::span<const double>
     const bool whole = form.item[v] < 0;
     switch (form.domain[v]) {
       case Domain::zero:
-      case Domain::one:
-        return whole ? 0 : 1;
-      case Domain::unless_whole:
-        return 3;
-      case Domain::free:
-        return whole ? 2 : 4;
+      case Domain::one: return whole ? 0 : 1;
+      case Domain::unless_whole: return 3;
+      case Domain::free: return whole ? 2 : 4;
     }
     return 4;
   };

@@ -1,6 +1,6 @@
 #include "pruning/output_loss.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <chrono>
 #include <cmath>
@@ -153,7 +153,7 @@ Scores score_output_loss(const Program& base, const unet::Executor& executor, co
   const std::size_t element_size = inputs.sample.element_size();
   const std::int64_t batch = choose_batch(base, options, variants.programs.size(), element_size), total = inputs.batch();
   const Plan plan = engine.plan(variants.programs, batch, element_size);
-  if (report != nullptr) report->forwards_saved = static_cast<double>(plan.naive_macs - plan.macs) / static_cast<double>(base.macs());
+  if (report != nullptr) *report = {static_cast<double>(plan.naive_macs - plan.macs) / static_cast<double>(base.macs()), plan.macs};
 
   Accumulator sums(static_cast<std::int64_t>(variants.programs.size()) - 1);
   const std::string key = cat(options.key, " batch ", batch, " samples ", total);

@@ -23,7 +23,8 @@ struct OutputLossOptions {
 };
 
 struct OutputLossReport {
-  double forwards_saved = 0;  // naive forwards' worth of MACs over the plan's
+  double forwards_saved = 0;         // naive forwards' worth of MACs over the plan's
+  std::int64_t macs_per_sample = 0;  // of the plan
 };
 
 // Fills units, scores, shells, gram and samples of a Scores. Non-finite outputs of single units give scores without a

@@ -36,9 +36,9 @@ bool same_gains(const Problem& a, const Problem& b) {
 // The better, by the quadratic loss, of the knapsack's choices for the diagonal and for the gains as they are.
 Mask knapsack_start(const Problem& problem, const KnapsackOptions& options) {
   const Problem diagonal = without_interactions(problem);
-  const Mask by_diagonal = solve_knapsack(diagonal, options).removed;
+  Mask by_diagonal = solve_knapsack(diagonal, options).removed;
   if (same_gains(problem, diagonal)) return by_diagonal;
-  const Mask by_gains = solve_knapsack(problem, options).removed;
+  Mask by_gains = solve_knapsack(problem, options).removed;
   return quadratic_loss(problem, by_gains) < quadratic_loss(problem, by_diagonal) ? by_gains : by_diagonal;
 }
 
@@ -47,8 +47,9 @@ Mask knapsack_start(const Problem& problem, const KnapsackOptions& options) {
 Solution solve_quadratic(const Problem& problem, const QuadraticOptions& options) {
   validate(problem);
   if (!problem.form) {
-    throw runtime::input_error("solve: the quadratic solver needs a Gram matrix, and the scores have none; score with "
-                               "the criterion `gram`, or use the knapsack solver");
+    throw runtime::input_error(
+        "solve: the quadratic solver needs a Gram matrix, and the scores have none; score with "
+        "the criterion `gram`, or use the knapsack solver");
   }
   const BinaryForm form = make_binary_form(problem);
   const Mask start = search_locally(form, knapsack_start(problem, options.knapsack), options.restarts, options.seed);

@@ -51,7 +51,7 @@ class NodeProblem {
     double cost = 0;
   };
 
-  struct OpenGroup {           // its `whole` is not fixed yet
+  struct OpenGroup {  // its `whole` is not fixed yet
     int whole;
     std::vector<int> members;  // free ones
     std::vector<int> musts;    // ones unless `whole`
@@ -90,7 +90,8 @@ class NodeProblem {
       const int v = k_ + i;
       if (form.group[v] >= 0 && is_open(form.group[v])) {
         state_[i] = form.item[v] < 0 ? State::whole : State::member;
-      } else if (form.domain[v] == Domain::free && !(form.group[v] >= 0 && node_.fixed[form.groups[form.group[v]].whole])) {
+      } else if (form.domain[v] == Domain::free &&
+                 !(form.group[v] >= 0 && node_.fixed[form.groups[form.group[v]].whole])) {
         state_[i] = State::lone;
         lone_.push_back(i);
       }

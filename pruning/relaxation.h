@@ -26,8 +26,8 @@ struct Node {
 };
 
 struct NodeBound {
-  double bound = 0;                    // +inf where no completion meets the budget
-  std::vector<std::uint8_t> vertex;    // [size - level] a completion that meets the one budget, or empty
+  double bound = 0;                  // +inf where no completion meets the budget
+  std::vector<std::uint8_t> vertex;  // [size - level] a completion that meets the one budget, or empty
 };
 
 class Relaxation {

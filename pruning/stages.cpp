@@ -22,8 +22,7 @@ StateSet item_choice(const Problem& problem, int item) {
 // {keep, remove} as far as the item is free, in the order of their ranks; neither is left out for being dominated.
 StateSet item_options(const Problem& problem, int item, std::span<const double> ceiling,
                       std::optional<Decision> decision) {
-  const StateSet kept =
-      empty_choice(static_cast<int>(problem.budgets.size()), static_cast<int>(problem.items.size()));
+  const StateSet kept = empty_choice(static_cast<int>(problem.budgets.size()), static_cast<int>(problem.items.size()));
   const StateSet removed = add_option(kept, item_choice(problem, item), 0, ceiling, kAdmitAll);
   if (decision) return *decision == Decision::keep ? kept : removed;
   StateSet both = ranks_before(kept, 0, removed, 0) ? kept : removed;
@@ -75,8 +74,8 @@ std::vector<Point> lower_hull(const StateSet& options, const HullBound& bound) {
 void throw_too_many_states(std::size_t states, std::size_t max_states) {
   throw runtime::resource_error("solve: knapsack: ", states, " partial choices are left, more than the limit of ",
                                 max_states,
-                                "; use fewer budgets at once, round measured costs to a coarser step, fix some "
-                                "layers, or raise the limit if there is memory for it");
+                                "; use fewer budgets at once, round measured costs to a coarser step (a curve: "
+                                "give it a quantum), fix some layers, or raise the limit if there is memory for it");
 }
 
 std::vector<Stage> make_stages(const Problem& problem, std::span<const double> ceiling, std::size_t max_states) {
@@ -138,16 +137,14 @@ double HullBound::loss_to_free(double need) const {
     return more <= freed_before_.back() + slack ? base_loss_ + loss_before_.back()
                                                 : std::numeric_limits<double>::infinity();
   }
-  const std::size_t s =
-      std::upper_bound(freed_before_.begin(), freed_before_.end(), more) - freed_before_.begin() - 1;
+  const std::size_t s = std::upper_bound(freed_before_.begin(), freed_before_.end(), more) - freed_before_.begin() - 1;
   return base_loss_ + loss_before_[s] + slopes_[s] * (more - freed_before_[s]);
 }
 
 double HullBound::slope_at(double need) const {
   const double more = need - base_freed_;
   if (more <= 0 || slopes_.empty()) return 0;
-  const std::size_t s =
-      std::upper_bound(freed_before_.begin(), freed_before_.end(), more) - freed_before_.begin() - 1;
+  const std::size_t s = std::upper_bound(freed_before_.begin(), freed_before_.end(), more) - freed_before_.begin() - 1;
   return slopes_[std::min(s, slopes_.size() - 1)];
 }
 

@@ -31,7 +31,8 @@ std::vector<Stage> make_stages(const Problem& problem, std::span<const double> c
 template <typename Step>
 StateSet grow_by_members(const StateSet& front, const Stage& group, const Step& step) {
   StateSet keeping{front.dims, front.words, {}, {}, {}, {}};
-  StateSet before = empty_choice(front.dims, 64 * front.words);  // all members so far removed; empty where one must stay
+  StateSet before =
+      empty_choice(front.dims, 64 * front.words);  // all members so far removed; empty where one must stay
   for (std::size_t j = 0; j < group.members.size(); ++j) {
     const StateSet& member = group.members[j];
     StateSet next{front.dims, front.words, {}, {}, {}, {}};

@@ -84,7 +84,7 @@ def main():
     for kind in kinds:
         start = time.monotonic()
         print(f"== {kind}", flush=True)
-        counts = run_pytest(args.fast) if kind == "pytest" else run_doctest(args.build / f"laptopdiff_{kind}_tests", args.fast)
+        counts = run_pytest(args.fast) if kind == "pytest" else run_doctest(args.build.resolve() / f"laptopdiff_{kind}_tests", args.fast)
         print(f"== {kind}: {counts[0]} passed, {counts[1]} failed in {time.monotonic() - start:.1f} s", flush=True)
         passed += counts[0]
         failed += counts[1]

@@ -1,7 +1,7 @@
 // Shapes: B batch, C channels, H/W image, N = HW tokens, T text tokens, E time embedding width.
 #include "unet/executor.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -1,11 +1,11 @@
 #include "unet/weights.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <set>
 
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/weight_files.h"
 
 namespace laptopdiff::unet {
 namespace fs = std::filesystem;
@@ -13,7 +13,6 @@ namespace {
 
 using runtime::cat;
 using runtime::input_error;
-using runtime::ObjectReader;
 
 constexpr const char* kStem = "diffusion_pytorch_model";
 constexpr std::size_t kMostListed = 12;
@@ -23,47 +22,6 @@ std::string shortened(const std::vector<std::string>& lines) {
   std::string text = runtime::join(shown, "\n  ");
   if (lines.size() > kMostListed) text += cat("\n  ... and ", lines.size() - kMostListed, " more");
   return text;
-}
-
-// Shards must be plain names in the same folder: an index cannot point elsewhere.
-fs::path shard_path(const fs::path& folder, const std::string& name, const fs::path& index) {
-  if (name.empty() || fs::path(name).filename() != fs::path(name) || name == "." || name == "..") {
-    throw input_error(index.string(), ": shard `", name.substr(0, 100), "` is not a file name in this folder");
-  }
-  return folder / name;
-}
-
-TensorMap read_sharded(const fs::path& folder, const fs::path& index) {
-  const Json json = runtime::read_json(index);
-  ObjectReader in(json, index.string());
-  const Json& map = in.raw("weight_map");
-  if (!map.is_object()) throw input_error(index.string(), ": `weight_map` must be an object");
-  std::map<std::string, std::vector<std::string>> by_shard;
-  for (const auto& [tensor, shard] : map.items()) {
-    by_shard[ObjectReader::convert<std::string>(shard, cat(index.string(), ": ", tensor))].push_back(tensor);
-  }
-  TensorMap tensors;
-  for (const auto& [name, wanted] : by_shard) {
-    const auto file = runtime::SafetensorsFile::open(shard_path(folder, name, index));
-    for (const std::string& tensor : wanted) tensors[tensor] = runtime::view_tensor(file, file->at(tensor));
-  }
-  return tensors;
-}
-
-TensorMap read_weight_files(const fs::path& folder) {
-  for (const char* variant : {"", ".fp16"}) {
-    const fs::path single = folder / cat(kStem, variant, ".safetensors");
-    if (fs::exists(single)) return runtime::read_tensors(single);
-    const fs::path index = folder / cat(kStem, ".safetensors.index", variant, ".json");
-    if (fs::exists(index)) return read_sharded(folder, index);
-  }
-  for (const char* pickle : {".bin", ".fp16.bin"}) {
-    if (fs::exists(folder / cat(kStem, pickle))) {
-      throw input_error(folder.string(), " holds pickled weights (", kStem, pickle,
-                        "), which can run code when read; convert them with diffusers' save_pretrained(safe_serialization=True)");
-    }
-  }
-  throw input_error(folder.string(), ": no ", kStem, ".safetensors (or its .index.json) found");
 }
 
 // The U-Net folder of a pipeline, or the folder itself.
@@ -133,7 +91,7 @@ Model load_model(const fs::path& path) {
   model.spec = load_architecture(model.path);
   const Program program = build_program(model.spec);  // an unsupported config fails before any weight is read
   if (!fs::is_directory(model.path)) throw input_error(path.string(), ": weights are needed; give the model's folder");
-  TensorMap weights = read_weight_files(model.path);
+  TensorMap weights = runtime::read_weight_files(model.path, kStem);
   if (program.config.model_class == ModelClass::unconditional) rename_old_attention(weights);
   std::set<std::string> used;
   std::vector<std::string> lines = complaints(program, weights, used);

@@ -1,5 +1,5 @@
 // `audit`: predicted against true loss over solver, random and preset masks.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdio>
 #include <iostream>

@@ -1,5 +1,5 @@
 // `calibrate`: fixed U-Net inputs for scoring, from real pictures and captions.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "distill/batch.h"
 #include "experiments/command.h"

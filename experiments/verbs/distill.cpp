@@ -1,7 +1,7 @@
 // `distill`: retrains a pruned student against its teacher.
 #include "distill/trainer.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdio>
 #include <iostream>

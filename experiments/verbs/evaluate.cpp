@@ -1,7 +1,7 @@
 // `evaluate`: numbers for a folder of pictures, with their provenance.
 #include "metrics/evaluate.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdio>
 #include <iostream>

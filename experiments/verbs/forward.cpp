@@ -1,5 +1,5 @@
 // `forward`: one raw pass of a U-Net over inputs from a file.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <iostream>
 

@@ -1,5 +1,5 @@
 // `sample`: pictures from a pipeline, with its own U-Net or a student's.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdio>
 

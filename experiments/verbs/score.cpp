@@ -1,5 +1,5 @@
 // `score`: what each layer is worth, from one pass over a calibration set.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdio>
 #include <iostream>

@@ -1,6 +1,6 @@
 #include "diffusion/image.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"

@@ -1,6 +1,6 @@
 #include "diffusion/pipeline.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/diffusion/small_models.h"
 #include "tests/support/thrown.h"
@@ -39,7 +39,8 @@ TEST_CASE("latents are unscaled before they are decoded") {
   auto pipeline = Pipeline::load(folder.path());
   const at::Tensor latents = at::randn({1, 4, 3, 3});
   const at::Tensor decoded = (*pipeline.vae)->decode(latents / 0.5);
-  CHECK(at::equal(pipeline.to_images(latents)[0], (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().to(at::kByte)[0].permute({1, 2, 0})));
+  CHECK(at::equal(pipeline.to_images(latents)[0],
+                  (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().to(at::kByte)[0].permute({1, 2, 0})));
 }
 
 TEST_CASE("only the parts that are asked for are read") {
@@ -66,11 +67,17 @@ TEST_CASE("an unconditional folder has a network and a scheduler, and its sample
   CHECK(at::equal(pipeline.to_images(at::full({1, 3, 2, 2}, 1.F)), at::full({1, 2, 2, 3}, 255, at::kByte)));
 }
 
-TEST_CASE("an unconditional model saved without a pipeline is read from the top level") {
+TEST_CASE("an unconditional model with all its files in one folder is read from the top level") {
   const TemporaryFolder folder;
   put_bytes(folder / "config.json", R"({"_class_name": "UNet2DModel"})");
   put_bytes(folder / "scheduler_config.json", R"({"_class_name": "DDPMScheduler"})");
+  SUBCASE("without an index") {}
+  SUBCASE("with one") {
+    put_bytes(folder / "model_index.json", R"({"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"],
+                                               "scheduler": ["diffusers", "DDPMScheduler"]})");
+  }
   const auto pipeline = Pipeline::load(folder.path());
+  CHECK(pipeline.class_name == "DDPMPipeline");
   CHECK(pipeline.unet_folder == folder.path());
   CHECK(pipeline.scheduler_config["_class_name"] == "DDPMScheduler");
 }
@@ -102,11 +109,14 @@ TEST_CASE("pipelines that cannot be read say all that is wrong") {
   }
   SUBCASE("a tokenizer with more ids than the encoder") {
     put_bytes(folder / "tokenizer" / "added_tokens.json", R"({"<x>": 520})");
-    CHECK(thrown_by([&] { Pipeline::load(folder.path()); }).says("has token ids up to 520, but text_encoder has a vocabulary of 520"));
+    CHECK(thrown_by([&] {
+            Pipeline::load(folder.path());
+          }).says("has token ids up to 520, but text_encoder has a vocabulary of 520"));
   }
   SUBCASE("a tokenizer that pads past the encoder's positions") {
     put_bytes(folder / "tokenizer" / "tokenizer_config.json", "{}");
-    CHECK(thrown_by([&] { Pipeline::load(folder.path()); }).says("pads to 77 tokens, but text_encoder has 8 positions"));
+    CHECK(
+        thrown_by([&] { Pipeline::load(folder.path()); }).says("pads to 77 tokens, but text_encoder has 8 positions"));
   }
 }
 

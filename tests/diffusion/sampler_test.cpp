@@ -1,6 +1,6 @@
 #include "diffusion/sampler.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <limits>
 

@@ -1,6 +1,6 @@
 #include "diffusion/scheduler.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "diffusion/timestep_grid.h"
 #include "runtime/error.h"
@@ -91,15 +91,17 @@ TEST_CASE("samplers on a toy network give the reference's numbers") {
     Json options;
     std::vector<double> expected;
   };
-  const Json plain = {{"clip_sample", false}, {"set_alpha_to_one", false}, {"steps_offset", 1},
-                      {"skip_prk_steps", true}};
+  const Json plain = {
+      {"clip_sample", false}, {"set_alpha_to_one", false}, {"steps_offset", 1}, {"skip_prk_steps", true}};
   Json leading = plain;
   leading["timestep_spacing"] = "leading";
   const Row rows[] = {
       {"ddim", 10, plain, {-3.953111, -2.833789, -1.714466, -.595144, .524178, 1.6435, 2.762822, 3.882144}},
       {"pndm", 10, plain, {-3.651124, -2.616326, -1.581526, -.546727, .488072, 1.522871, 2.55767, 3.592469}},
       {"dpm++2m", 10, plain, {-5.472992, -3.925078, -2.377163, -.829248, .718666, 2.266582, 3.814496, 5.362412}},
-      {"dpm++2m", 20, {{"use_karras_sigmas", true}},
+      {"dpm++2m",
+       20,
+       {{"use_karras_sigmas", true}},
        {-5.345529, -3.833237, -2.320946, -.808654, .703637, 2.21593, 3.72822, 5.240514}},
       {"euler", 10, leading, {-3.92009, -2.810117, -1.700145, -.590173, .519799, 1.629771, 2.739743, 3.849716}}};
   for (const Row& row : rows) {
@@ -118,7 +120,8 @@ TEST_CASE("a perfect network leads every deterministic sampler back to the clean
   const at::Tensor x0 = at::linspace(-0.9, 0.9, 6);
   for (const char* kind : {"ddim", "pndm", "dpm++2m", "euler"}) {
     CAPTURE(kind);
-    const auto scheduler = make(kind, {{"skip_prk_steps", true}, {"set_alpha_to_one", true}, {"timestep_spacing", "trailing"}});
+    const auto scheduler =
+        make(kind, {{"skip_prk_steps", true}, {"set_alpha_to_one", true}, {"timestep_spacing", "trailing"}});
     scheduler->set_timesteps(20);
     at::Tensor x = at::linspace(1, -1, 6) * scheduler->init_noise_sigma();
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(scheduler->timesteps().size()); ++i) {

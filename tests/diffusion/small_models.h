@@ -1,7 +1,9 @@
 // Tokenizers and networks small enough to work out by hand or to run in a blink.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/modulelist.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <string>
@@ -22,8 +24,8 @@ using runtime::Json;
 
 // The 512 byte symbols (inside a word, at its end), then each merge's result, then start and end token.
 struct SmallTokenizer {
-  std::vector<std::pair<std::string, std::string>> merges = {
-      {"c", "a"}, {"ca", "t</w>"}, {"a", "t</w>"}, {"t", "h"}, {"th", "e</w>"}, {"o", "o"}};
+  std::vector<std::pair<std::string, std::string>> merges = {{"c", "a"}, {"ca", "t</w>"}, {"a", "t</w>"},
+                                                             {"t", "h"}, {"th", "e</w>"}, {"o", "o"}};
   std::int64_t start = 512 + 6, end = 512 + 7;
 
   Json vocabulary() const {
@@ -53,7 +55,10 @@ struct SmallTokenizer {
     Json list = Json::array();
     for (const auto& [left, right] : merges) list.push_back({left, right});
     return {{"model",
-             {{"type", "BPE"}, {"vocab", vocabulary()}, {"merges", list}, {"end_of_word_suffix", "</w>"},
+             {{"type", "BPE"},
+              {"vocab", vocabulary()},
+              {"merges", list},
+              {"end_of_word_suffix", "</w>"},
               {"unk_token", "<|endoftext|>"}}},
             {"added_tokens", Json::array()}};
   }
@@ -82,20 +87,30 @@ inline ClipTextConfig small_text_config() {
 }
 
 inline Json small_text_json() {
-  return {{"architectures", {"CLIPTextModel"}}, {"model_type", "clip_text_model"}, {"vocab_size", 520},
-          {"hidden_size", 16}, {"intermediate_size", 32}, {"num_hidden_layers", 2}, {"num_attention_heads", 2},
-          {"max_position_embeddings", 8}, {"eos_token_id", 519}};
+  return {{"architectures", {"CLIPTextModel"}},
+          {"model_type", "clip_text_model"},
+          {"vocab_size", 520},
+          {"hidden_size", 16},
+          {"intermediate_size", 32},
+          {"num_hidden_layers", 2},
+          {"num_attention_heads", 2},
+          {"max_position_embeddings", 8},
+          {"eos_token_id", 519}};
 }
 
 inline Json small_vae_json() {
-  return {{"_class_name", "AutoencoderKL"}, {"block_out_channels", {8, 8}}, {"norm_num_groups", 4},
+  return {{"_class_name", "AutoencoderKL"},
+          {"block_out_channels", {8, 8}},
+          {"norm_num_groups", 4},
           {"down_block_types", {"DownEncoderBlock2D", "DownEncoderBlock2D"}},
-          {"up_block_types", {"UpDecoderBlock2D", "UpDecoderBlock2D"}}, {"scaling_factor", 0.5}};
+          {"up_block_types", {"UpDecoderBlock2D", "UpDecoderBlock2D"}},
+          {"scaling_factor", 0.5}};
 }
 
 // A whole Stable Diffusion folder but for the U-Net's weights.
 inline void write_pipeline(const std::filesystem::path& folder) {
-  for (const char* name : {"unet", "vae", "text_encoder", "scheduler"}) std::filesystem::create_directories(folder / name);
+  for (const char* name : {"unet", "vae", "text_encoder", "scheduler"})
+    std::filesystem::create_directories(folder / name);
   SmallTokenizer().write(folder / "tokenizer");
   put_bytes(folder / "model_index.json",
             R"({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],
@@ -103,7 +118,8 @@ inline void write_pipeline(const std::filesystem::path& folder) {
                 "tokenizer": ["transformers", "CLIPTokenizer"], "scheduler": ["diffusers", "PNDMScheduler"],
                 "safety_checker": [null, null]})");
   put_bytes(folder / "unet" / "config.json", R"({"_class_name": "UNet2DConditionModel"})");
-  put_bytes(folder / "scheduler" / "scheduler_config.json", R"({"_class_name": "PNDMScheduler", "skip_prk_steps": true})");
+  put_bytes(folder / "scheduler" / "scheduler_config.json",
+            R"({"_class_name": "PNDMScheduler", "skip_prk_steps": true})");
   put_bytes(folder / "text_encoder" / "config.json", small_text_json().dump());
   ClipTextModel text(small_text_config());
   runtime::write_tensors(folder / "text_encoder" / "model.safetensors", random_weights(*text));

@@ -1,6 +1,6 @@
 #include "diffusion/tokenizer.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "diffusion/unicode.h"
 #include "tests/diffusion/small_models.h"
@@ -76,7 +76,8 @@ TEST_CASE("a text is framed, cut and padded to the folder's length") {
     CHECK(tokenizer.encode("cat!") == Ids{s, cat, pad, e, pad, pad, pad, pad});
   }
   SUBCASE("77 where the folder names no length, or none worth the name") {
-    const char* texts[] = {"{}", R"({"model_max_length": null})", R"({"model_max_length": 1000000000000000019884624838656})"};
+    const char* texts[] = {"{}", R"({"model_max_length": null})",
+                           R"({"model_max_length": 1000000000000000019884624838656})"};
     for (const char* text : texts) {
       put_bytes(folder / "tokenizer_config.json", text);
       CHECK(Tokenizer::load(folder.path()).encode("cat").size() == 77);

@@ -1,6 +1,6 @@
 #include "diffusion/vae.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/diffusion/small_models.h"
 #include "tests/support/thrown.h"

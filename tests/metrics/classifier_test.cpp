@@ -1,6 +1,6 @@
 #include "metrics/classifier.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/metrics/tiny_models.h"
 #include "tests/support/thrown.h"
@@ -36,7 +36,8 @@ TEST_CASE("a classifier gives logits of its pooled features") {
   const ClassifierOutput out = model.run(test::noise_pictures(5, 8, 3).unbind(0));
   REQUIRE(out.features.sizes() == at::IntArrayRef{5, 2});
   const auto weights = test::classifier_weights();
-  const at::Tensor logits = at::linear(out.features, weights.at("classifier.1.weight"), weights.at("classifier.1.bias"));
+  const at::Tensor logits =
+      at::linear(out.features, weights.at("classifier.1.weight"), weights.at("classifier.1.bias"));
   CHECK(at::allclose(out.logits, logits, 1e-5, 1e-6));
   CHECK(out.features.min().item<float>() >= 0);
   CHECK(out.features.max().item<float>() > 0);

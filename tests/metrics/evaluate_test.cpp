@@ -1,6 +1,6 @@
 #include "metrics/evaluate.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "diffusion/image.h"
 #include "metrics/classifier.h"
@@ -170,7 +170,8 @@ TEST_CASE("what was asked for must be there") {
     std::filesystem::remove_all(place.models() / "pick");
     const auto thrown = failure(place.options({"clip", "pick"}));
     CHECK(thrown.code == ExitCode::bad_input);
-    CHECK(thrown.says("metric pick needs the model folder " + (place.models() / "pick").string() + ", which is not there"));
+    CHECK(thrown.says("metric pick needs the model folder " + (place.models() / "pick").string() +
+                      ", which is not there"));
     CHECK_NOTHROW(evaluate(place.options({"clip"})));
   }
   SUBCASE("a batch of nothing") {

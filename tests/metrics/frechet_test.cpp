@@ -1,6 +1,6 @@
 #include "metrics/frechet.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <limits>
@@ -62,7 +62,8 @@ TEST_CASE("a shift by s costs |s|^2 and nothing else") {
 }
 
 TEST_CASE("Gaussians with known answers") {
-  const auto gaussians = [](std::vector<double> mean1, const at::Tensor& s1, std::vector<double> mean2, const at::Tensor& s2) {
+  const auto gaussians = [](std::vector<double> mean1, const at::Tensor& s1, std::vector<double> mean2,
+                            const at::Tensor& s2) {
     return frechet_distance(torch::tensor(mean1, at::kDouble), s1, torch::tensor(mean2, at::kDouble), s2);
   };
   SUBCASE("one dimension: (m1 - m2)^2 + (sd1 - sd2)^2") {
@@ -71,12 +72,14 @@ TEST_CASE("Gaussians with known answers") {
   }
   SUBCASE("covariances that commute: the sum of (sqrt l1 - sqrt l2)^2") {
     const at::Tensor q = std::get<0>(at::linalg_qr(noise(4, 4, 4)));
-    const at::Tensor l1 = torch::tensor({1.0, 4.0, 9.0, 0.0}, at::kDouble), l2 = torch::tensor({16.0, 4.0, 0.0, 1.0}, at::kDouble);
+    const at::Tensor l1 = torch::tensor({1.0, 4.0, 9.0, 0.0}, at::kDouble),
+                     l2 = torch::tensor({16.0, 4.0, 0.0, 1.0}, at::kDouble);
     const auto d = gaussians({0, 0, 0, 0}, q.mm(at::diag(l1)).mm(q.t()), {0, 0, 0, 0}, q.mm(at::diag(l2)).mm(q.t()));
     CHECK(d.value == doctest::Approx(9 + 0 + 9 + 1));
   }
   SUBCASE("covariances that do not commute") {
-    // A = diag(1, 4), B = [[2, 1], [1, 2]]: AB has trace 10 and determinant 12, so tr (AB)^(1/2) = sqrt(10 + 2 sqrt 12).
+    // A = diag(1, 4), B = [[2, 1], [1, 2]]: AB has trace 10 and determinant 12, so tr (AB)^(1/2) = sqrt(10 + 2 sqrt
+    // 12).
     const at::Tensor a = torch::tensor({{1.0, 0.0}, {0.0, 4.0}}, at::kDouble);
     const at::Tensor b = torch::tensor({{2.0, 1.0}, {1.0, 2.0}}, at::kDouble);
     CHECK(gaussians({0, 0}, a, {0, 0}, b).value == doctest::Approx(9 - 2 * std::sqrt(10 + 2 * std::sqrt(12.0))));
@@ -104,7 +107,8 @@ TEST_CASE("what has no covariance says so") {
     CHECK(thrown.says("reference features: a covariance needs at least 2 samples, there are 1"));
   }
   SUBCASE("no sample") {
-    CHECK(test::thrown_by([] { FeatureStatistics("generated").mean(); }).says("generated features: a covariance needs"));
+    CHECK(
+        test::thrown_by([] { FeatureStatistics("generated").mean(); }).says("generated features: a covariance needs"));
   }
   SUBCASE("NaN, in a later part") {
     FeatureStatistics side = statistics(noise(5, 3, 1), "reference");
@@ -125,7 +129,9 @@ TEST_CASE("what has no covariance says so") {
   }
   SUBCASE("a mean that does not fit") {
     const at::Tensor one = at::eye(3, at::kDouble), mean = at::zeros({2}, at::kDouble);
-    CHECK(test::thrown_by([&] { frechet_distance(mean, one, mean, one); }).says("do not fit covariances [3, 3] and [3, 3]"));
+    CHECK(test::thrown_by([&] {
+            frechet_distance(mean, one, mean, one);
+          }).says("do not fit covariances [3, 3] and [3, 3]"));
   }
 }
 

@@ -1,6 +1,6 @@
 #include "metrics/image_set.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "diffusion/image.h"
 #include "runtime/hash.h"
@@ -69,7 +69,8 @@ TEST_CASE("batches hold all pictures, and sizes are noted") {
   const Quiet quiet;
   const test::TemporaryFolder folder;
   for (int i = 0; i < 5; ++i) {
-    diffusion::write_png(folder / ("00000" + std::to_string(i) + ".png"), at::full({3, i == 3 ? 7 : 4, 3}, i, at::kByte));
+    diffusion::write_png(folder / ("00000" + std::to_string(i) + ".png"),
+                         at::full({3, i == 3 ? 7 : 4, 3}, i, at::kByte));
   }
   ImageSet set = ImageSet::open_numbered(folder.path());
   std::vector<int> seen;
@@ -103,7 +104,8 @@ TEST_CASE("a folder that is no set of pictures says why") {
     CHECK(reference_failure(folder).says("there are no pictures; expected .png files or images.safetensors"));
   }
   SUBCASE("a gap") {
-    for (const char* name : {"000000.png", "000002.png"}) diffusion::write_png(folder / name, at::zeros({2, 2, 3}, at::kByte));
+    for (const char* name : {"000000.png", "000002.png"})
+      diffusion::write_png(folder / name, at::zeros({2, 2, 3}, at::kByte));
     CHECK(numbered_failure(folder).says("000001.png is missing among 2 .png files; picture i belongs to prompt i"));
   }
   SUBCASE("another name") {

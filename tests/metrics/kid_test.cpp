@@ -1,6 +1,6 @@
 #include "metrics/kid.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <limits>
 
@@ -47,7 +47,9 @@ TEST_CASE("what cannot be measured says so") {
     CHECK(thrown.says("5 reference samples, a subset takes 6"));
   }
   SUBCASE("different widths") {
-    CHECK(test::thrown_by([&] { kernel_distance(x, noise(5, 4, 1), {0, 1, 3}); }).says("[5, 3] and reference features [5, 4]"));
+    CHECK(test::thrown_by([&] {
+            kernel_distance(x, noise(5, 4, 1), {0, 1, 3});
+          }).says("[5, 3] and reference features [5, 4]"));
   }
   SUBCASE("Inf") {
     at::Tensor bad = x.clone();

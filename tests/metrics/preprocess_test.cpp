@@ -1,6 +1,6 @@
 #include "metrics/preprocess.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"
@@ -37,8 +37,11 @@ TEST_CASE("the steps of a CLIP processor") {
 }
 
 TEST_CASE("old files give sizes as numbers and leave defaults out") {
-  const Json old = {{"feature_extractor_type", "CLIPFeatureExtractor"}, {"size", 4},   {"crop_size", 4},
-                    {"image_mean", {0.5, 0.25, 0.125}},                 {"image_std", {0.5, 1.0, 2.0}}};
+  const Json old = {{"feature_extractor_type", "CLIPFeatureExtractor"},
+                    {"size", 4},
+                    {"crop_size", 4},
+                    {"image_mean", {0.5, 0.25, 0.125}},
+                    {"image_std", {0.5, 1.0, 2.0}}};
   CHECK(read(old) == read(clip_config()));
 }
 

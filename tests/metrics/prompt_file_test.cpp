@@ -24,7 +24,8 @@ TEST_CASE("a prompt a line; empty lines are empty prompts, the last newline is n
 
 TEST_CASE("rows of JSON give their field") {
   const test::TemporaryFolder folder;
-  test::put_bytes(folder / "rows.jsonl", "{\"text\": \"a bag\", \"label\": 8}\n{\"text\": \"a shirt\", \"label\": \"shirt\"}\n");
+  test::put_bytes(folder / "rows.jsonl",
+                  "{\"text\": \"a bag\", \"label\": 8}\n{\"text\": \"a shirt\", \"label\": \"shirt\"}\n");
   CHECK(read_prompts(folder / "rows.jsonl") == Lines{"a bag", "a shirt"});
   CHECK(read_labels(folder / "rows.jsonl") == Lines{"8", "shirt"});
 }
@@ -41,7 +42,9 @@ TEST_CASE("a file that is no list of prompts says where") {
     CHECK(thrown.says("none.txt"));
   }
   SUBCASE("empty") { CHECK(failure("").says("the file is empty; expected a line a picture")); }
-  SUBCASE("no field") { CHECK(failure("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").says("line 2: expected an object with `text`")); }
+  SUBCASE("no field") {
+    CHECK(failure("{\"text\": \"a\"}\n{\"txt\": \"b\"}\n").says("line 2: expected an object with `text`"));
+  }
   SUBCASE("another type") { CHECK(failure("{\"text\": 3}\n").says("line 1: `text` is 3, expected a string")); }
   SUBCASE("no JSON") { CHECK(failure("a cat\n").says("line 1: not valid JSON")); }
 }

@@ -1,6 +1,6 @@
 #include "metrics/resize.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "tests/support/thrown.h"
 
@@ -14,8 +14,8 @@ at::Tensor picture(const std::vector<std::int64_t>& values, std::int64_t height,
 }
 
 TEST_CASE("halving with the bilinear filter weighs 1, 3, 3, 1 eighths") {
-  // Support 1 widened by 2: the pixel between 1 and 2 sees 0..3 at distances 1.5, 0.5, 0.5, 1.5 over 2; at the border the
-  // window is cut and its weights are scaled to sum to 1.
+  // Support 1 widened by 2: the pixel between 1 and 2 sees 0..3 at distances 1.5, 0.5, 0.5, 1.5 over 2; at the border
+  // the window is cut and its weights are scaled to sum to 1.
   const at::Tensor row = picture({0, 80, 160, 240, 0, 0, 0, 8}, 1, 8);
   const at::Tensor half = resize(row, {1, 4}, Resample::bilinear);
   CHECK(half[0][0][0].item<int>() == 57);   // (3*0 + 3*80 + 160) / 7 = 57.1
@@ -26,10 +26,11 @@ TEST_CASE("halving with the bilinear filter weighs 1, 3, 3, 1 eighths") {
 
 TEST_CASE("doubling with the bicubic filter overshoots an edge, and stays within 8 bits") {
   const at::Tensor wide = resize(picture({100, 100, 200, 200}, 1, 4), {1, 8}, Resample::bicubic);
-  // Weights at offset 0.25 with a = -0.5: 0.8671875 and 0.2265625 beside, -0.0703125 and -0.0234375 beyond.
-  CHECK(wide[0][2][0].item<int>() == 98);   // 100 + 100 * -0.0234375
-  CHECK(wide[0][3][0].item<int>() == 116);  // 100 + 100 * (0.2265625 - 0.0703125), 115.6
-  CHECK(wide[0][5][0].item<int>() == 202);
+  // Weights at distances 0.25, 0.75, 1.25, 1.75 with a = -0.5: 0.8671875, 0.2265625, -0.0703125, -0.0234375.
+  CHECK(wide[0][2][0].item<int>() == 93);   // 100 - 7.03125 / 1.0234375, since the border cuts the last weight off
+  CHECK(wide[0][3][0].item<int>() == 120);  // 100 + 22.65625 - 2.34375
+  CHECK(wide[0][4][0].item<int>() == 180);
+  CHECK(wide[0][5][0].item<int>() == 207);
   const at::Tensor clipped = resize(picture({0, 0, 255, 255}, 1, 4), {1, 8}, Resample::bicubic);
   CHECK(clipped[0][2][0].item<int>() == 0);
   CHECK(clipped[0][5][0].item<int>() == 255);
@@ -48,7 +49,8 @@ TEST_CASE("channels are resized apart, and memory order does not matter") {
   const at::Tensor channels_first = at::randint(256, {3, 21, 34}, at::kByte);
   const at::Tensor all = resize(channels_first.permute({1, 2, 0}), {13, 40}, Resample::bicubic);
   for (std::int64_t c = 0; c < 3; ++c) {
-    CHECK(at::equal(all.select(2, c), resize(channels_first[c].unsqueeze(2), {13, 40}, Resample::bicubic).select(2, 0)));
+    CHECK(
+        at::equal(all.select(2, c), resize(channels_first[c].unsqueeze(2), {13, 40}, Resample::bicubic).select(2, 0)));
   }
 }
 
@@ -58,10 +60,10 @@ TEST_CASE("the two pass orders differ only where the height loses over twice as 
     return at::equal(resize(noise, size, Resample::bicubic, PassOrder::pillow_12),
                      resize(noise, size, Resample::bicubic, PassOrder::pillow_13));
   };
-  CHECK(both({30, 25}));         // 30 rows against 15 columns: not over twice
-  CHECK_FALSE(both({29, 25}));   // 31 against 15
-  CHECK_FALSE(both({30, 80}));   // rows lost, none of the columns
-  CHECK(both({30, 40}));         // one pass
+  CHECK(both({30, 25}));        // 30 rows against 15 columns: not over twice
+  CHECK_FALSE(both({29, 25}));  // 31 against 15
+  CHECK_FALSE(both({30, 80}));  // rows lost, none of the columns
+  CHECK(both({30, 40}));        // one pass
   CHECK(both({120, 80}));
 }
 
@@ -102,7 +104,9 @@ TEST_CASE("resizing says what it cannot do") {
     CHECK(thrown.says("a 4x5 picture cannot become 0x5"));
   }
   SUBCASE("an empty picture") {
-    CHECK(test::thrown_by([&] { resize(at::zeros({0, 5, 3}, at::kByte), {2, 2}, Resample::bicubic); }).says("is empty"));
+    CHECK(test::thrown_by([&] {
+            resize(at::zeros({0, 5, 3}, at::kByte), {2, 2}, Resample::bicubic);
+          }).says("is empty"));
   }
   SUBCASE("floats") {
     const auto thrown = test::thrown_by([&] { resize(grey.to(at::kFloat), {2, 2}, Resample::bicubic); });

@@ -1,6 +1,6 @@
 #include "metrics/scores.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <limits>

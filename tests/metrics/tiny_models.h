@@ -1,7 +1,7 @@
 // Folders of models small enough to make in a test: a CLIPModel and a ResNet classifier with random weights.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <string>
@@ -62,7 +62,8 @@ inline runtime::TensorMap clip_weights(std::uint64_t seed = 1) {
 }
 
 inline runtime::Json clip_config() {
-  const runtime::Json tower{{"hidden_size", 4}, {"intermediate_size", 6}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}};
+  const runtime::Json tower{
+      {"hidden_size", 4}, {"intermediate_size", 6}, {"num_hidden_layers", 1}, {"num_attention_heads", 2}};
   runtime::Json config{{"model_type", "clip"}, {"projection_dim", 3}, {"text_config", tower}, {"vision_config", tower}};
   config["text_config"].update({{"vocab_size", 6}, {"max_position_embeddings", 8}, {"eos_token_id", 5}});
   config["vision_config"].update({{"image_size", 4}, {"patch_size", 2}});
@@ -73,13 +74,16 @@ inline runtime::Json square_preprocess(std::int64_t side) {
   return {{"size", {{"height", side}, {"width", side}}}, {"resample", 2}, {"image_mean", 0.5}, {"image_std", 0.5}};
 }
 
-inline void write_json_file(const std::filesystem::path& path, const runtime::Json& json) { put_bytes(path, json.dump()); }
+inline void write_json_file(const std::filesystem::path& path, const runtime::Json& json) {
+  put_bytes(path, json.dump());
+}
 
 inline void put_clip(const std::filesystem::path& folder, std::uint64_t seed = 1) {
   std::filesystem::create_directories(folder);
   write_json_file(folder / "config.json", clip_config());
   write_json_file(folder / "preprocessor_config.json", square_preprocess(4));
-  write_json_file(folder / "vocab.json", {{"a", 0}, {"a</w>", 1}, {"b", 2}, {"b</w>", 3}, {"<|startoftext|>", 4}, {"<|endoftext|>", 5}});
+  write_json_file(folder / "vocab.json",
+                  {{"a", 0}, {"a</w>", 1}, {"b", 2}, {"b</w>", 3}, {"<|startoftext|>", 4}, {"<|endoftext|>", 5}});
   put_bytes(folder / "merges.txt", "#version: 0.2\n");
   write_json_file(folder / "tokenizer_config.json", {{"model_max_length", 8},
                                                      {"bos_token", "<|startoftext|>"},
@@ -105,8 +109,9 @@ inline runtime::TensorMap classifier_weights() {
 }
 
 inline runtime::Json classifier_config() {
-  return {{"model_type", "resnet"}, {"embedding_size", 2}, {"hidden_sizes", {2}},
-          {"depths", {1}},          {"layer_type", "basic"}, {"id2label", {{"0", "bag"}, {"1", "shirt"}, {"2", "shoe"}}}};
+  return {{"model_type", "resnet"}, {"embedding_size", 2},
+          {"hidden_sizes", {2}},    {"depths", {1}},
+          {"layer_type", "basic"},  {"id2label", {{"0", "bag"}, {"1", "shirt"}, {"2", "shoe"}}}};
 }
 
 inline void put_classifier(const std::filesystem::path& folder) {

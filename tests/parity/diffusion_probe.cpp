@@ -3,7 +3,7 @@
 // laptopdiff_diffusion_probe JOB.json, with
 //   {"inputs": FILE, "output": FILE, "jobs": [{"op": NAME, ...}]}
 // Tensors come from `inputs` and go to `output`, each named by its job; text results go to stdout as one JSON list.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <iostream>
 
@@ -69,8 +69,9 @@ at::Tensor toy_network(const Json& job, const at::Tensor& input, double timestep
 }
 
 Json sampler(const Json& job, Files& files) {
-  const Json config = job.contains("config_file") ? diffusion::read_scheduler_config(job["config_file"].get<std::string>())
-                                                  : job.at("config");
+  const Json config = job.contains("config_file")
+                          ? diffusion::read_scheduler_config(job["config_file"].get<std::string>())
+                          : job.at("config");
   std::optional<diffusion::SchedulerKind> kind;
   if (job.contains("kind")) kind = diffusion::parse_scheduler_kind(job["kind"]);
   const auto scheduler = diffusion::Scheduler::make(config, kind);

@@ -4,7 +4,7 @@
 //   JOB: {"inputs": in.safetensors, "output": out.safetensors, "jobs": [{"name", "op", ...}, ...]}
 //
 // Tensors of the output are named after their job: "name" or "name.part".
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdio>
 #include <functional>

@@ -462,6 +462,21 @@ def test_one_config_runs_as_every_kind_as_from_config_does(tmp_path: Path, monke
     assert_close(out["s"], want, 1e-6)
 
 
+def test_unknown_scheduler_options_are_warned_about_and_unsupported_ones_refused(tmp_path: Path) -> None:
+    start = {"start": torch.zeros(SHAPE)}
+
+    def run(**options: Any) -> subprocess.CompletedProcess:
+        config = {"_class_name": "DDIMScheduler", "_note": 1, **options}
+        return probe_process(tmp_path, [dict(op="sampler", name="s", start="start", steps=2, config=config)], start)
+
+    plain, unknown, refused = run(), run(clip_smaple=False), run(thresholding=True)
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert unknown.returncode == 0
+    assert "unknown key `clip_smaple` is ignored (did you mean `clip_sample`" in unknown.stderr
+    assert refused.returncode == 3
+    assert "`thresholding` is not supported" in refused.stderr
+
+
 def test_noise_and_velocity_equal_diffusers(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(4)
     inputs = {"x0": torch.randn((5, 4, 3, 3), generator=generator), "noise": torch.randn((5, 4, 3, 3), generator=generator),

@@ -135,6 +135,23 @@ TEST_CASE("knapsack: equals brute force at 16 items") {
   }
 }
 
+TEST_CASE("knapsack: equals brute force where groups have more subsets than a front is grown by at once") {
+  RandomShape shape;
+  shape.least_items = 12;
+  shape.most_items = 13;
+  shape.largest_group = 12;
+  SUBCASE("one budget") {}
+  SUBCASE("one budget, measured costs, negative gains") {
+    shape.whole_costs = false;
+    shape.negative_gains = true;
+  }
+  SUBCASE("two budgets, fixed choices") {
+    shape.budgets = 2;
+    shape.fixed = true;
+  }
+  check_against_brute_force(shape, 25);
+}
+
 TEST_CASE("knapsack curve: a hand-worked front") {
   const KnapsackCurve curve = knapsack_curve(hand_worked());
   REQUIRE(curve.size() == 4);
@@ -151,6 +168,11 @@ TEST_CASE("knapsack curve: every target gives what a solve for it gives") {
   SUBCASE("measured costs") { shape.whole_costs = false; }
   SUBCASE("ties and negative gains") { shape.ties = shape.negative_gains = true; }
   SUBCASE("fixed choices") { shape.fixed = true; }
+  SUBCASE("large groups") {
+    shape.whole_costs = false;
+    shape.most_items = 16;
+    shape.largest_group = 16;
+  }
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     CAPTURE(seed);
     Problem problem = random_problem(shape, seed);

@@ -46,9 +46,8 @@ double least_loss(const std::vector<Choice>& choices, const std::vector<std::uin
 }
 
 int fixed_count(const BinaryForm& form) {
-  return static_cast<int>(std::count_if(form.domain.begin(), form.domain.end(), [](Domain domain) {
-    return domain == Domain::zero || domain == Domain::one;
-  }));
+  return static_cast<int>(std::count_if(form.domain.begin(), form.domain.end(),
+                                        [](Domain domain) { return domain == Domain::zero || domain == Domain::one; }));
 }
 
 void check_bounds(const Problem& problem, std::uint64_t seed) {

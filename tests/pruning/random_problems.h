@@ -16,6 +16,7 @@ struct RandomShape {
   int most_items = 11;
   int budgets = 1;
   bool groups = true;
+  int largest_group = 4;
   bool whole_costs = true;
   bool fixed = false;
   bool negative_gains = false;
@@ -43,12 +44,13 @@ inline Item random_item(const RandomShape& shape, const std::string& name, doubl
   return item;
 }
 
-// Consecutive items in groups of one to four with an `all` of about the sum of its members, as shells are.
+// Consecutive items in groups, most with an `all` of about the sum of its members, as shells are.
 inline void add_random_groups(Problem& problem, const RandomShape& shape, Draws& draws) {
   int first = 0;
   const int items = static_cast<int>(problem.items.size());
   while (first < items) {
-    const int size = std::min<int>(1 + static_cast<int>(draws.below(4)), items - first);
+    const int size =
+        std::min<int>(1 + static_cast<int>(draws.below(std::uint64_t(shape.largest_group))), items - first);
     if (draws.below(3) > 0) {
       Group group;
       for (int i = first; i < first + size; ++i) group.members.push_back(i);

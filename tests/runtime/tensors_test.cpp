@@ -1,6 +1,7 @@
 #include "runtime/tensors.h"
 
-#include <torch/torch.h>
+#include <torch/cuda.h>
+#include <torch/types.h>
 
 #include <cstring>
 #include <limits>

@@ -1,0 +1,33 @@
+// audit.json read back: predicted against true loss of masks.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace laptopdiff::report {
+
+struct AuditedMask {
+  std::string name, kind;  // kind: solver, random, preset
+  double keep = 0;         // share of the parameters left
+  int removed = 0;         // entries in its list of removals
+  std::optional<double> additive, gram;
+  double true_loss = 0, standard_error = 0;
+};
+
+struct AgreementNumbers {
+  int rows = 0;
+  std::optional<double> spearman, r2_log, ratio_median, ratio_min, ratio_max;
+};
+
+struct AuditFile {
+  std::vector<AuditedMask> rows;
+  std::map<std::string, AgreementNumbers> agreement;  // additive, gram, additive_random, gram_random
+};
+
+// Throws Error(bad_input).
+AuditFile read_audit(const std::filesystem::path& path);
+
+}  // namespace laptopdiff::report

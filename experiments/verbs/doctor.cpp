@@ -1,0 +1,70 @@
+// `doctor`: what is installed and what is not, with what to do about it.
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <torch/cuda.h>
+#include <torch/types.h>
+#include <torch/version.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include "diffusion/unicode.h"
+#include "experiments/command.h"
+#include "experiments/verbs.h"
+#include "experiments/version.h"
+#include "runtime/error.h"
+
+namespace laptopdiff::experiments {
+namespace {
+
+struct DoctorOptions {
+  template <typename V>
+  void fields(V&) {}
+};
+
+std::string processor_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.rfind("model name", 0) == 0 && line.find(':') != std::string::npos) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+Json cuda_report() {
+  const auto count = static_cast<int>(torch::cuda::device_count());
+  Json report = {{"in_libtorch", at::globalContext().hasCUDA()}, {"devices", count}};
+  if (!at::globalContext().hasCUDA()) report["advice"] = "this LibTorch is a CPU build; install the CUDA wheel of torch, or set Torch_DIR";
+  else if (count == 0) report["advice"] = "LibTorch has CUDA but sees no device; check the driver with nvidia-smi";
+  return report;
+}
+
+}  // namespace
+
+void run_doctor(const Invocation& invocation) {
+  const auto parsed = parse_command<DoctorOptions>(invocation, {});
+  Json report = {{"version", kVersion},
+                 {"commit", kCommit},
+                 {"libtorch", TORCH_VERSION},
+                 {"processor", processor_name()},
+                 {"capability", at::get_cpu_capability()},
+                 {"threads", at::get_num_threads()},
+                 {"cuda", cuda_report()},
+                 {"onednn", at::globalContext().hasMKLDNN()},
+                 {"unicode_prompts", diffusion::has_unicode()}};
+  if (!diffusion::has_unicode()) report["unicode_advice"] = "built without ICU: only ASCII prompts; install libicu-dev and build again";
+  if (parsed.common.json) {
+    std::cout << runtime::dump_json(report);
+    return;
+  }
+  const auto line = [](const char* name, const std::string& value) { std::printf("%-18s %s\n", name, value.c_str()); };
+  line("laptopdiff", runtime::cat(kVersion, " (", kCommit, ")"));
+  line("LibTorch", TORCH_VERSION);
+  line("processor", runtime::cat(processor_name(), ", ", at::get_cpu_capability(), ", ", at::get_num_threads(), " threads"));
+  line("oneDNN", at::globalContext().hasMKLDNN() ? "yes" : "no: convolutions will be slow");
+  line("CUDA", report["cuda"].contains("advice") ? "no: " + report["cuda"]["advice"].get<std::string>()
+                                                 : runtime::cat(report["cuda"]["devices"].get<int>(), " devices"));
+  line("Unicode prompts", diffusion::has_unicode() ? "yes (ICU)" : "no: " + report["unicode_advice"].get<std::string>());
+}
+
+}  // namespace laptopdiff::experiments

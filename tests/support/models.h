@@ -1,0 +1,50 @@
+// Small random U-Nets and inputs for tests. Include before doctest: it brings in torch.
+#pragma once
+
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include "unet/executor.h"
+
+namespace laptopdiff::test {
+
+// Three stages of the SD topology; the deepest has no transformers.
+inline unet::Config small_config() {
+  const runtime::Json json = {
+      {"_class_name", "UNet2DConditionModel"},
+      {"sample_size", 8},
+      {"block_out_channels", {16, 32, 32}},
+      {"down_block_types", {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"}},
+      {"up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"}},
+      {"cross_attention_dim", 12},
+      {"attention_head_dim", 4},
+      {"norm_num_groups", 8},
+  };
+  return unet::parse_config(json, "small_config");
+}
+
+inline runtime::TensorMap random_weights(const unet::Program& program, std::uint64_t seed = 0) {
+  torch::manual_seed(seed);
+  runtime::TensorMap weights;
+  for (const unet::Step& step : program.steps) {
+    for (const unet::Parameter& p : unet::step_parameters(program.config, program.stages, step)) {
+      std::int64_t fan_in = 1;
+      for (std::size_t i = 1; i < p.shape.size(); ++i) fan_in *= p.shape[i];
+      at::Tensor value = torch::randn(p.shape) / std::sqrt(static_cast<double>(fan_in));
+      if (p.shape.size() == 1) value = (p.name.find("norm") != std::string::npos && p.name.ends_with("weight") ? 1 : 0) + 0.1 * value;
+      weights[p.name] = value;
+    }
+  }
+  return weights;
+}
+
+inline unet::Inputs random_inputs(const unet::Config& config, std::int64_t batch, std::uint64_t seed = 1) {
+  torch::manual_seed(seed);
+  unet::Inputs inputs;
+  inputs.sample = torch::randn({batch, config.in_channels, 8, 8});
+  inputs.timestep = torch::randint(1000, {batch}, torch::kLong);
+  inputs.encoder_hidden_states = torch::randn({batch, 5, 12});
+  return inputs;
+}
+
+}  // namespace laptopdiff::test
