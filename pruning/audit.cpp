@@ -37,7 +37,8 @@ std::vector<double> ranks(const std::vector<double>& values) {
 
 double correlation(const std::vector<double>& a, const std::vector<double>& b) {
   const auto n = static_cast<double>(a.size());
-  const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / n, mean_b = std::accumulate(b.begin(), b.end(), 0.0) / n;
+  const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / n,
+               mean_b = std::accumulate(b.begin(), b.end(), 0.0) / n;
   double ab = 0, aa = 0, bb = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     ab += (a[i] - mean_a) * (b[i] - mean_b);
@@ -47,7 +48,8 @@ double correlation(const std::vector<double>& a, const std::vector<double>& b) {
   return ab / std::sqrt(aa * bb);
 }
 
-AuditRow row_of_mask(const Scores& scores, const Problem& problem, const Mask& mask, std::string name, std::string kind) {
+AuditRow row_of_mask(const Scores& scores, const Problem& problem, const Mask& mask, std::string name,
+                     std::string kind) {
   AuditRow row;
   row.name = std::move(name);
   row.kind = std::move(kind);
@@ -63,11 +65,14 @@ std::vector<AuditRow> make_rows(const unet::Program& base, const Scores& scores,
     const Problem problem = make_problem(scores, base, {{Resource::params, keep * static_cast<double>(base.params())}});
     for (const SolverRow& solver : solvers()) {
       if (std::string(solver.name) == "gram" && !problem.form) continue;
-      rows.push_back(row_of_mask(scores, problem, solver.solve(problem).removed, cat(solver.name, " ", keep), "solver"));
+      rows.push_back(
+          row_of_mask(scores, problem, solver.solve(problem).removed, cat(solver.name, " ", keep), "solver"));
     }
     for (int i = 0; i < options.random_masks; ++i) {
-      const std::uint64_t seed = options.seed + static_cast<std::uint64_t>(i) * 1000003u + static_cast<std::uint64_t>(keep * 1e6);
-      rows.push_back(row_of_mask(scores, problem, random_mask(problem, seed).removed, cat("random ", keep, " #", i), "random"));
+      const std::uint64_t seed =
+          options.seed + static_cast<std::uint64_t>(i) * 1000003u + static_cast<std::uint64_t>(keep * 1e6);
+      rows.push_back(
+          row_of_mask(scores, problem, random_mask(problem, seed).removed, cat("random ", keep, " #", i), "random"));
     }
   }
   for (const std::string& preset : options.presets) {
@@ -80,8 +85,8 @@ std::vector<AuditRow> make_rows(const unet::Program& base, const Scores& scores,
   return rows;
 }
 
-void measure(const unet::Program& base, const unet::Executor& executor, const Scores& scores, const unet::Inputs& inputs,
-             const AuditOptions& options, std::vector<AuditRow>& rows) {
+void measure(const unet::Program& base, const unet::Executor& executor, const Scores& scores,
+             const unet::Inputs& inputs, const AuditOptions& options, std::vector<AuditRow>& rows) {
   std::vector<unet::Program> variants{base};
   unet::Spec spec;
   spec.base = base.config;
@@ -92,14 +97,17 @@ void measure(const unet::Program& base, const unet::Executor& executor, const Sc
     row.keep = static_cast<double>(variants.back().params()) / static_cast<double>(base.params());
   }
   const Engine engine(base, executor, options.engine);
-  const std::int64_t each = bytes_per_variant(base, inputs.sample.element_size()) * static_cast<std::int64_t>(variants.size());
-  const std::int64_t batch = options.batch > 0 ? options.batch : std::clamp<std::int64_t>(options.engine.memory_bytes / each, 1, 32);
+  const std::int64_t each =
+      bytes_per_variant(base, inputs.sample.element_size()) * static_cast<std::int64_t>(variants.size());
+  const std::int64_t batch =
+      options.batch > 0 ? options.batch : std::clamp<std::int64_t>(options.engine.memory_bytes / each, 1, 32);
   const Plan plan = engine.plan(variants, batch, inputs.sample.element_size());
   std::vector<at::Tensor> losses;
   runtime::Progress progress("audit", inputs.batch(), "samples");
   for (std::int64_t begin = 0; begin < inputs.batch(); begin += batch) {
     runtime::throw_if_stopped("an audit starts over; nothing was written");
-    std::vector<at::Tensor> outputs = engine.evaluate(plan, unet::slice(inputs, begin, std::min(inputs.batch(), begin + batch)));
+    std::vector<at::Tensor> outputs =
+        engine.evaluate(plan, unet::slice(inputs, begin, std::min(inputs.batch(), begin + batch)));
     const at::Tensor reference = outputs.front();
     outputs.erase(outputs.begin());
     losses.push_back(squared_differences(reference, outputs));
@@ -110,8 +118,10 @@ void measure(const unet::Program& base, const unet::Executor& executor, const Sc
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const at::Tensor own = all[static_cast<std::int64_t>(i)];
     rows[i].true_loss = own.mean().item<double>();
-    if (!std::isfinite(rows[i].true_loss)) throw runtime::non_finite_error("audit: the output of `", rows[i].name, "` is not finite");
-    if (own.numel() > 1) rows[i].standard_error = own.std().item<double>() / std::sqrt(static_cast<double>(own.numel()));
+    if (!std::isfinite(rows[i].true_loss))
+      throw runtime::non_finite_error("audit: the output of `", rows[i].name, "` is not finite");
+    if (own.numel() > 1)
+      rows[i].standard_error = own.std().item<double>() / std::sqrt(static_cast<double>(own.numel()));
   }
 }
 
@@ -150,7 +160,10 @@ Json agreement_json(const Agreement& a) {
   return {{"rows", a.rows},
           {"spearman", number_or_null(a.spearman)},
           {"r2_log", number_or_null(a.r2_log)},
-          {"ratio", {{"median", number_or_null(a.ratio_median)}, {"min", number_or_null(a.ratio_min)}, {"max", number_or_null(a.ratio_max)}}}};
+          {"ratio",
+           {{"median", number_or_null(a.ratio_median)},
+            {"min", number_or_null(a.ratio_min)},
+            {"max", number_or_null(a.ratio_max)}}}};
 }
 
 }  // namespace
@@ -190,8 +203,8 @@ Agreement agreement(const std::vector<double>& predicted, const std::vector<doub
   return result;
 }
 
-Audit run_audit(const unet::Program& base, const unet::Executor& executor, const Scores& scores, const unet::Inputs& inputs,
-                const AuditOptions& options) {
+Audit run_audit(const unet::Program& base, const unet::Executor& executor, const Scores& scores,
+                const unet::Inputs& inputs, const AuditOptions& options) {
   const c10::InferenceMode inference;
   Audit audit;
   audit.rows = make_rows(base, scores, options);
@@ -209,15 +222,24 @@ Json audit_json(const Audit& audit) {
   for (const AuditRow& row : audit.rows) {
     Json removed = Json::array();
     for (const unet::Removal& r : row.removed) removed.push_back(r.layer);
-    rows.push_back({{"name", row.name}, {"kind", row.kind}, {"keep", row.keep}, {"removed", removed},
-                    {"additive", row.additive ? Json(*row.additive) : Json()}, {"gram", row.gram ? Json(*row.gram) : Json()},
-                    {"true", row.true_loss}, {"stderr", row.standard_error}});
+    rows.push_back({{"name", row.name},
+                    {"kind", row.kind},
+                    {"keep", row.keep},
+                    {"removed", removed},
+                    {"additive", row.additive ? Json(*row.additive) : Json()},
+                    {"gram", row.gram ? Json(*row.gram) : Json()},
+                    {"true", row.true_loss},
+                    {"stderr", row.standard_error}});
   }
-  for (const Audit::Pair& p : audit.strongest_pairs) pairs.push_back({{"a", p.a}, {"b", p.b}, {"inner", p.inner}, {"cosine", p.cosine}});
+  for (const Audit::Pair& p : audit.strongest_pairs)
+    pairs.push_back({{"a", p.a}, {"b", p.b}, {"inner", p.inner}, {"cosine", p.cosine}});
   return {{"format", "laptopdiff.audit/1"},
           {"rows", rows},
-          {"agreement", {{"additive", agreement_json(audit.additive_all)}, {"gram", agreement_json(audit.gram_all)},
-                         {"additive_random", agreement_json(audit.additive_random)}, {"gram_random", agreement_json(audit.gram_random)}}},
+          {"agreement",
+           {{"additive", agreement_json(audit.additive_all)},
+            {"gram", agreement_json(audit.gram_all)},
+            {"additive_random", agreement_json(audit.additive_random)},
+            {"gram_random", agreement_json(audit.gram_random)}}},
           {"strongest_pairs", pairs}};
 }
 

@@ -12,7 +12,7 @@ struct AuditOptions {
   int random_masks = 8;              // at each share
   std::vector<std::string> presets;  // those that fit the base
   std::uint64_t seed = 0;
-  std::int64_t batch = 0;            // samples at once; 0: by the memory limit
+  std::int64_t batch = 0;  // samples at once; 0: by the memory limit
   EngineOptions engine;
 };
 
@@ -44,8 +44,8 @@ struct Audit {
   std::vector<Pair> strongest_pairs;
 };
 
-Audit run_audit(const unet::Program& base, const unet::Executor& executor, const Scores& scores, const unet::Inputs& inputs,
-                const AuditOptions& options);
+Audit run_audit(const unet::Program& base, const unet::Executor& executor, const Scores& scores,
+                const unet::Inputs& inputs, const AuditOptions& options);
 
 // Ties get their mean rank. NaN where either side is constant or there are fewer than 2 values.
 double spearman(const std::vector<double>& a, const std::vector<double>& b);

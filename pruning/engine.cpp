@@ -50,7 +50,8 @@ std::vector<int> trie_order(const std::vector<Lane>& lanes) {
 // Splits the chunk's trie into moves. Node 0 is the base's state before first_position.
 class ChunkPlanner {
  public:
-  ChunkPlanner(const std::vector<Lane>& lanes, Chunk& chunk, std::int64_t& macs) : lanes_(lanes), chunk_(chunk), macs_(macs) {}
+  ChunkPlanner(const std::vector<Lane>& lanes, Chunk& chunk, std::int64_t& macs)
+      : lanes_(lanes), chunk_(chunk), macs_(macs) {}
 
   void run(std::size_t positions) {
     node_.assign(chunk_.variants.size(), 0);
@@ -84,14 +85,16 @@ class ChunkPlanner {
   std::vector<int> node_;  // of each of the chunk's variants
 };
 
-// Rows of several tensors as one. Consecutive views of one tensor, as split_rows leaves them, are joined without a copy.
+// Rows of several tensors as one. Consecutive views of one tensor, as split_rows leaves them, are joined without a
+// copy.
 at::Tensor join_rows(const std::vector<at::Tensor>& parts) {
   const at::Tensor& first = parts.front();
   if (parts.size() == 1) return first;
   std::int64_t offset = first.storage_offset();
   bool consecutive = true;
   for (const at::Tensor& part : parts) {
-    consecutive = consecutive && part.is_contiguous() && part.is_alias_of(first) && part.storage_offset() == offset && part.sizes() == first.sizes();
+    consecutive = consecutive && part.is_contiguous() && part.is_alias_of(first) && part.storage_offset() == offset &&
+                  part.sizes() == first.sizes();
     offset += part.numel();
   }
   if (!consecutive) return at::cat(parts, 0);
@@ -110,7 +113,8 @@ at::Tensor repeat_rows(const at::Tensor& tensor, std::int64_t times) {
 bool same_sizes(const State& a, const State& b, StepKind kind) {
   if (a.hidden.sizes() != b.hidden.sizes()) return false;
   const bool needs_skip = kind == StepKind::pop_concat || kind == StepKind::upsample;
-  return !needs_skip || (a.skips.empty() == b.skips.empty() && (a.skips.empty() || a.skips.back().sizes() == b.skips.back().sizes()));
+  return !needs_skip ||
+         (a.skips.empty() == b.skips.empty() && (a.skips.empty() || a.skips.back().sizes() == b.skips.back().sizes()));
 }
 
 // The states' rows as one state, with just what `kind` needs.
@@ -125,7 +129,8 @@ State join_states(const std::vector<const State*>& states, StepKind kind) {
   joined.skips.clear();
   joined.hidden = gather([](const State& s) { return s.hidden; });
   if (kind == StepKind::shell_out) joined.residual = gather([](const State& s) { return s.residual; });
-  if (kind == StepKind::pop_concat || kind == StepKind::upsample) joined.skips.push_back(gather([](const State& s) { return s.skips.back(); }));
+  if (kind == StepKind::pop_concat || kind == StepKind::upsample)
+    joined.skips.push_back(gather([](const State& s) { return s.skips.back(); }));
   if (kind == StepKind::resnet) {
     joined.embedding = repeat_rows(joined.embedding, times);
     joined.embedding_act = repeat_rows(joined.embedding_act, times);
@@ -162,8 +167,8 @@ std::int64_t bytes_per_variant(const Program& base, std::size_t element_size) {
   return (skips + scratch) * static_cast<std::int64_t>(element_size);
 }
 
-Plan make_plan(const Program& program, const std::vector<Program>& variants, const EngineOptions& options, std::int64_t batch,
-               std::size_t element_size) {
+Plan make_plan(const Program& program, const std::vector<Program>& variants, const EngineOptions& options,
+               std::int64_t batch, std::size_t element_size) {
   const std::size_t positions = program.steps.size();
   const Lane base = lane_of(program, positions);
   std::vector<Lane> lanes;
@@ -173,8 +178,10 @@ Plan make_plan(const Program& program, const std::vector<Program>& variants, con
     plan.naive_macs += variant.macs();
   }
   const std::vector<int> order = trie_order(lanes);
-  const std::int64_t fit = options.memory_bytes / std::max<std::int64_t>(1, bytes_per_variant(program, element_size) * batch);
-  const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(fit, 1, static_cast<std::int64_t>(std::max<std::size_t>(1, variants.size()))));
+  const std::int64_t fit =
+      options.memory_bytes / std::max<std::int64_t>(1, bytes_per_variant(program, element_size) * batch);
+  const auto together = static_cast<std::size_t>(
+      std::clamp<std::int64_t>(fit, 1, static_cast<std::int64_t>(std::max<std::size_t>(1, variants.size()))));
   // Late divergence costs least, so the base's own pass goes as far as the last chunk's start.
   std::size_t base_end = 0;
   for (std::size_t begin = 0; begin < order.size(); begin += together) {
@@ -182,14 +189,16 @@ Plan make_plan(const Program& program, const std::vector<Program>& variants, con
     chunk.variants.assign(order.begin() + static_cast<std::ptrdiff_t>(begin),
                           order.begin() + static_cast<std::ptrdiff_t>(std::min(order.size(), begin + together)));
     std::size_t first = positions;
-    for (const int variant : chunk.variants) first = std::min(first, first_divergence(lanes[static_cast<std::size_t>(variant)], base));
+    for (const int variant : chunk.variants)
+      first = std::min(first, first_divergence(lanes[static_cast<std::size_t>(variant)], base));
     chunk.first_position = static_cast<int>(first);
     base_end = std::max(base_end, first);
     ChunkPlanner(lanes, chunk, plan.macs).run(positions);
     plan.chunks.push_back(std::move(chunk));
   }
   for (std::size_t position = 0; position < base_end; ++position) plan.macs += program.steps[position].macs;
-  std::sort(plan.chunks.begin(), plan.chunks.end(), [](const Chunk& a, const Chunk& b) { return a.first_position < b.first_position; });
+  std::sort(plan.chunks.begin(), plan.chunks.end(),
+            [](const Chunk& a, const Chunk& b) { return a.first_position < b.first_position; });
   return plan;
 }
 
@@ -201,7 +210,8 @@ std::vector<at::Tensor> Engine::evaluate(const Plan& plan, const unet::Inputs& i
   State base = executor_.start(inputs);
   int position = 0;
   for (const Chunk& chunk : plan.chunks) {
-    for (; position < chunk.first_position; ++position) executor_.run(base_.steps[static_cast<std::size_t>(position)], base);
+    for (; position < chunk.first_position; ++position)
+      executor_.run(base_.steps[static_cast<std::size_t>(position)], base);
     run_chunk(chunk, base, outputs);
   }
   return outputs;

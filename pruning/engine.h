@@ -3,8 +3,8 @@
 // The variants' step lists form a trie over base positions. A shared prefix runs once; variants that have diverged run
 // together in one batch wherever they next do the same step; variants that skip a step just pass it. Removing each of n
 // units costs about half of n forwards this way, and the batches keep the processor busy. A copy of a State is a
-// snapshot that costs nothing, so nothing is recomputed within a chunk. Chunks follow from the plan and the memory limit
-// alone, never from threads or ranks.
+// snapshot that costs nothing, so nothing is recomputed within a chunk. Chunks follow from the plan and the memory
+// limit alone, never from threads or ranks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,10 +29,10 @@ struct Move {
 
 // What to do for one chunk of variants, position by position.
 struct Chunk {
-  std::vector<int> variants;          // indices into the set
-  int first_position = 0;             // all of the chunk's variants share the base's work before this one
+  std::vector<int> variants;             // indices into the set
+  int first_position = 0;                // all of the chunk's variants share the base's work before this one
   std::vector<std::vector<Move>> moves;  // by position, from first_position on
-  std::vector<int> final_node;        // of each variant
+  std::vector<int> final_node;           // of each variant
 };
 
 struct Plan {

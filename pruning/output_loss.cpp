@@ -90,7 +90,9 @@ Estimate estimate(const at::Tensor& losses, const std::string& name) {
   }
   e.value = mean;
   const auto n = losses.numel();
-  if (n > 1) e.standard_error = (losses - mean).square().sum().div(static_cast<double>(n - 1)).sqrt().item<double>() / std::sqrt(static_cast<double>(n));
+  if (n > 1)
+    e.standard_error = (losses - mean).square().sum().div(static_cast<double>(n - 1)).sqrt().item<double>() /
+                       std::sqrt(static_cast<double>(n));
   return e;
 }
 
@@ -105,14 +107,15 @@ void fill_gram(const at::Tensor& gram, Scores& scores) {
   }
 }
 
-std::int64_t choose_batch(const Program& base, const OutputLossOptions& options, std::size_t variants, std::size_t element_size) {
+std::int64_t choose_batch(const Program& base, const OutputLossOptions& options, std::size_t variants,
+                          std::size_t element_size) {
   if (options.batch > 0) return options.batch;
   const std::int64_t each = bytes_per_variant(base, element_size) * static_cast<std::int64_t>(variants);
   return std::clamp<std::int64_t>(options.engine.memory_bytes / std::max<std::int64_t>(1, each), 1, kMostSamplesAtOnce);
 }
 
-Scores summarise(const Program& base, const std::vector<unet::Unit>& units, const Variants& variants, const Accumulator& sums,
-                 unet::Shell shell) {
+Scores summarise(const Program& base, const std::vector<unet::Unit>& units, const Variants& variants,
+                 const Accumulator& sums, unet::Shell shell) {
   Scores scores;
   scores.criterion = "output_loss";
   scores.base = base.config;
@@ -127,9 +130,10 @@ Scores summarise(const Program& base, const std::vector<unet::Unit>& units, cons
     const std::size_t row = units.size() + i;
     const Program& without = variants.programs[row + 1];
     scores.shells.push_back({variants.shells[i].path, variants.shells[i].units, base.params() - without.params(),
-                             base.macs() - without.macs(), estimate(losses[static_cast<std::int64_t>(row)], variants.shells[i].path)});
+                             base.macs() - without.macs(),
+                             estimate(losses[static_cast<std::int64_t>(row)], variants.shells[i].path)});
   }
-  fill_gram(sums.gram / static_cast<double>(sums.done), scores);
+  fill_gram((sums.gram + sums.gram.t()) / (2 * static_cast<double>(sums.done)), scores);  // rounding is not symmetric
   return scores;
 }
 
@@ -151,9 +155,11 @@ Scores score_output_loss(const Program& base, const unet::Executor& executor, co
   const Variants variants = make_variants(base, units, options.shell);
   const Engine engine(base, executor, options.engine);
   const std::size_t element_size = inputs.sample.element_size();
-  const std::int64_t batch = choose_batch(base, options, variants.programs.size(), element_size), total = inputs.batch();
+  const std::int64_t batch = choose_batch(base, options, variants.programs.size(), element_size),
+                     total = inputs.batch();
   const Plan plan = engine.plan(variants.programs, batch, element_size);
-  if (report != nullptr) *report = {static_cast<double>(plan.naive_macs - plan.macs) / static_cast<double>(base.macs()), plan.macs};
+  if (report != nullptr)
+    *report = {static_cast<double>(plan.naive_macs - plan.macs) / static_cast<double>(base.macs()), plan.macs};
 
   Accumulator sums(static_cast<std::int64_t>(variants.programs.size()) - 1);
   const std::string key = cat(options.key, " batch ", batch, " samples ", total);
@@ -165,13 +171,15 @@ Scores score_output_loss(const Program& base, const unet::Executor& executor, co
     std::vector<at::Tensor> outputs = engine.evaluate(plan, unet::slice(inputs, sums.done, end));
     const at::Tensor reference = outputs.front().to(at::kFloat);
     if (!at::isfinite(reference).all().item<bool>()) {
-      throw runtime::non_finite_error("the model's own output is not finite on samples ", sums.done, " to ", end - 1, "; try --dtype f32");
+      throw runtime::non_finite_error("the model's own output is not finite on samples ", sums.done, " to ", end - 1,
+                                      "; try --dtype f32");
     }
     outputs.erase(outputs.begin());
     sums.add(reference, outputs);
     progress.update(sums.done);
     const bool stop = runtime::stop_requested();
-    const bool due = std::chrono::duration<double>(std::chrono::steady_clock::now() - saved).count() > kSecondsBetweenSaves;
+    const bool due =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - saved).count() > kSecondsBetweenSaves;
     if (!options.state.empty() && sums.done < total && (stop || due)) {
       sums.save(options.state, key);
       saved = std::chrono::steady_clock::now();

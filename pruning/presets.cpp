@@ -18,15 +18,16 @@ struct Preset {
 };
 // Kim et al., BK-SDM (2305.15798), section 3: every down stage loses its second layer, every up stage its middle one.
 constexpr Preset kPresets[] = {
-    {"bk-sdm-base", Middle::keep, Deepest::keep},    {"bk-sdm-small", Middle::drop, Deepest::keep},
-    {"bk-sdm-tiny", Middle::drop, Deepest::drop},    {"segmind-small", Middle::keep, Deepest::keep},
+    {"bk-sdm-base", Middle::keep, Deepest::keep},  {"bk-sdm-small", Middle::drop, Deepest::keep},
+    {"bk-sdm-tiny", Middle::drop, Deepest::drop},  {"segmind-small", Middle::keep, Deepest::keep},
     {"segmind-tiny", Middle::drop, Deepest::drop},
 };
 
 void require_two_layer_stages(const unet::Config& config, const std::string& preset) {
   for (const unet::Stage& stage : config.down) {
     if (stage.layers != 2) {
-      throw usage_error("--preset ", preset, ": needs two layers in every down stage, ", stage.path, " has ", stage.layers);
+      throw usage_error("--preset ", preset, ": needs two layers in every down stage, ", stage.path, " has ",
+                        stage.layers);
     }
   }
   if (config.down.size() < 2) throw usage_error("--preset ", preset, ": needs at least two stages");

@@ -44,7 +44,8 @@ void read_units(const Json& list, Scores& scores, const std::string& where) {
     ObjectReader in(list[i], cat(where, ": units[", i, "]"));
     const unet::Unit& unit = scores.units[i];
     const auto layer = in.required<std::string>("layer");
-    if (layer != unit.layer) throw input_error(in.where(), ": is `", layer, "`, expected `", unit.layer, "` in execution order");
+    if (layer != unit.layer)
+      throw input_error(in.where(), ": is `", layer, "`, expected `", unit.layer, "` in execution order");
     for (const auto& [key, expected] : {std::pair{"params", unit.params}, std::pair{"macs", unit.macs}}) {
       const auto value = in.get<std::int64_t>(key, expected);
       if (value != expected) throw input_error(in.where(), ": `", key, "` is ", value, ", this base gives ", expected);
@@ -63,7 +64,8 @@ void read_shells(const Json& list, Scores& scores, const std::string& where) {
     ShellScore shell;
     shell.path = in.required<std::string>("path");
     for (const std::string& layer : in.required<std::vector<std::string>>("units")) {
-      const auto found = std::find_if(scores.units.begin(), scores.units.end(), [&](const unet::Unit& u) { return u.layer == layer; });
+      const auto found =
+          std::find_if(scores.units.begin(), scores.units.end(), [&](const unet::Unit& u) { return u.layer == layer; });
       if (found == scores.units.end()) throw input_error(in.where(), ": `", layer, "` is not a unit of the base");
       shell.units.push_back(static_cast<int>(found - scores.units.begin()));
     }
@@ -78,12 +80,16 @@ void read_shells(const Json& list, Scores& scores, const std::string& where) {
 void read_gram(const Json& rows, Scores& scores, const std::string& where) {
   if (rows.is_null()) return;
   const std::size_t n = scores.units.size() + scores.shells.size();
-  if (!rows.is_array() || rows.size() != n) throw input_error(where, ": `gram` must have ", n, " rows (units, then shells)");
+  if (!rows.is_array() || rows.size() != n)
+    throw input_error(where, ": `gram` must have ", n, " rows (units, then shells)");
   for (std::size_t i = 0; i < n; ++i) {
-    if (!rows[i].is_array() || rows[i].size() != n) throw input_error(where, ": gram[", i, "] must have ", n, " entries");
+    if (!rows[i].is_array() || rows[i].size() != n)
+      throw input_error(where, ": gram[", i, "] must have ", n, " entries");
     std::vector<std::optional<double>> row;
     for (const Json& entry : rows[i]) {
-      row.push_back(entry.is_null() ? std::nullopt : std::optional(ObjectReader::convert<double>(entry, cat(where, ": gram[", i, "]"))));
+      row.push_back(entry.is_null()
+                        ? std::nullopt
+                        : std::optional(ObjectReader::convert<double>(entry, cat(where, ": gram[", i, "]"))));
     }
     scores.gram.push_back(std::move(row));
   }
@@ -115,7 +121,8 @@ double parse_kept(const std::string& text, Resource resource, const unet::Progra
 
 std::vector<double> costs(const std::vector<KeepBudget>& budgets, std::int64_t params, std::int64_t macs) {
   std::vector<double> cost;
-  for (const KeepBudget& budget : budgets) cost.push_back(static_cast<double>(budget.resource == Resource::params ? params : macs));
+  for (const KeepBudget& budget : budgets)
+    cost.push_back(static_cast<double>(budget.resource == Resource::params ? params : macs));
   return cost;
 }
 
@@ -143,28 +150,32 @@ Json scores_json(const Scores& scores) {
   Json units = Json::array(), shells = Json::array(), gram = Json::array();
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
     const unet::Unit& unit = scores.units[i];
-    units.push_back(estimate_json(scores.unit_scores[i], {{"layer", unit.layer}, {"kind", unet::unit_name(unit.kind)},
-                                                          {"params", unit.params}, {"macs", unit.macs}}));
+    units.push_back(estimate_json(
+        scores.unit_scores[i],
+        {{"layer", unit.layer}, {"kind", unet::unit_name(unit.kind)}, {"params", unit.params}, {"macs", unit.macs}}));
   }
   for (const ShellScore& shell : scores.shells) {
     Json layers = Json::array();
     for (const int unit : shell.units) layers.push_back(scores.units[static_cast<std::size_t>(unit)].layer);
-    shells.push_back(estimate_json(shell.score, {{"path", shell.path}, {"units", layers}, {"params", shell.params}, {"macs", shell.macs}}));
+    shells.push_back(estimate_json(
+        shell.score, {{"path", shell.path}, {"units", layers}, {"params", shell.params}, {"macs", shell.macs}}));
   }
   for (const auto& row : scores.gram) {
     Json entries = Json::array();
     for (const auto& entry : row) entries.push_back(entry ? Json(*entry) : Json());
     gram.push_back(std::move(entries));
   }
-  Json json = {{"format", kFormat},
-               {"criterion", scores.criterion},
-               {"base", {{"class", scores.base.class_name()}, {"config", scores.base.raw}, {"weights_sha256", scores.weights_sha256}}},
-               {"shell", scores.shell == unet::Shell::drop ? "drop" : "keep"},
-               {"units", units},
-               {"shells", shells},
-               {"samples", scores.samples},
-               {"calibration_sha256", scores.calibration_sha256},
-               {"made_by", scores.made_by}};
+  Json json = {
+      {"format", kFormat},
+      {"criterion", scores.criterion},
+      {"base",
+       {{"class", scores.base.class_name()}, {"config", scores.base.raw}, {"weights_sha256", scores.weights_sha256}}},
+      {"shell", scores.shell == unet::Shell::drop ? "drop" : "keep"},
+      {"units", units},
+      {"shells", shells},
+      {"samples", scores.samples},
+      {"calibration_sha256", scores.calibration_sha256},
+      {"made_by", scores.made_by}};
   if (!scores.gram.empty()) json["gram"] = gram;
   return json;
 }
@@ -184,7 +195,8 @@ Scores read_scores(const std::filesystem::path& path) {
   scores.weights_sha256 = base.get<std::string>("weights_sha256", "");
   base.finish();
   const auto shell = in.get<std::string>("shell", "drop");
-  if (shell != "drop" && shell != "keep") throw input_error(where, ": `shell` is \"", shell, "\", expected drop or keep");
+  if (shell != "drop" && shell != "keep")
+    throw input_error(where, ": `shell` is \"", shell, "\", expected drop or keep");
   scores.shell = shell == "drop" ? unet::Shell::drop : unet::Shell::keep;
   read_units(in.raw("units"), scores, where);
   read_shells(in.raw("shells"), scores, where);
@@ -228,8 +240,8 @@ Problem make_problem(const Scores& scores, const unet::Program& base, const std:
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
     const unet::Unit& unit = scores.units[i];
     const int index = static_cast<int>(i);
-    problem.items.push_back({unit.layer, scores.unit_scores[i].value.value_or(0), costs(budgets, unit.params, unit.macs),
-                             has_gram ? std::optional(index) : std::nullopt});
+    problem.items.push_back({unit.layer, scores.unit_scores[i].value.value_or(0),
+                             costs(budgets, unit.params, unit.macs), has_gram ? std::optional(index) : std::nullopt});
     if (!scores.unit_scores[i].value) problem.fixed.push_back({index, Decision::keep});
   }
   for (std::size_t i = 0; i < scores.shells.size(); ++i) {
@@ -241,8 +253,10 @@ Problem make_problem(const Scores& scores, const unet::Program& base, const std:
     }
     problem.groups.push_back(std::move(group));
   }
-  for (const std::string& layer : must_keep) problem.fixed.push_back({unit_index(scores, layer, "--must-keep"), Decision::keep});
-  for (const std::string& layer : must_remove) problem.fixed.push_back({unit_index(scores, layer, "--must-remove"), Decision::remove});
+  for (const std::string& layer : must_keep)
+    problem.fixed.push_back({unit_index(scores, layer, "--must-keep"), Decision::keep});
+  for (const std::string& layer : must_remove)
+    problem.fixed.push_back({unit_index(scores, layer, "--must-remove"), Decision::remove});
   if (has_gram) problem.form = make_form(scores);
   return problem;
 }

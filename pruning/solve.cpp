@@ -12,8 +12,10 @@ namespace laptopdiff::pruning {
 
 const std::vector<SolverRow>& solvers() {
   static const std::vector<SolverRow> kRows = {
-      {"knapsack", "sum of scores", "exact 0/1 knapsack over a dominance front", [](const Problem& p) { return solve_knapsack(p); }},
-      {"gram", "x'Gx", "sees interactions: local search from the knapsack, then branch and bound", [](const Problem& p) { return solve_quadratic(p); }},
+      {"knapsack", "sum of scores", "exact 0/1 knapsack over a dominance front",
+       [](const Problem& p) { return solve_knapsack(p); }},
+      {"gram", "x'Gx", "sees interactions: local search from the knapsack, then branch and bound",
+       [](const Problem& p) { return solve_quadratic(p); }},
       {"greedy", "sum of scores", "by score per amount freed", [](const Problem& p) { return solve_greedy(p); }},
   };
   return kRows;
@@ -24,7 +26,8 @@ Solution solve_by_name(const std::string& name, const Problem& problem) {
   for (const SolverRow& row : solvers()) {
     known.emplace_back(row.name);
     if (name != row.name) continue;
-    if (name == "gram" && !problem.form) throw runtime::usage_error("--solver gram: these scores have no Gram matrix; score with output_loss");
+    if (name == "gram" && !problem.form)
+      throw runtime::usage_error("--solver gram: these scores have no Gram matrix; score with output_loss");
     return row.solve(problem);
   }
   throw runtime::usage_error("unknown solver `", name, "`", runtime::did_you_mean(name, known));

@@ -1,10 +1,10 @@
-#include <doctest/doctest.h>
-
 #include "pruning/presets.h"
 #include "pruning/scores.h"
 #include "pruning/solve.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"
+
+#include <doctest/doctest.h>
 
 using namespace laptopdiff;
 using runtime::Json;
@@ -24,7 +24,8 @@ unet::Config sdxl() {
 }
 
 unet::Config sd15() {
-  return unet::parse_config({{"_class_name", "UNet2DConditionModel"}, {"sample_size", 64}, {"cross_attention_dim", 768}}, "sd15");
+  return unet::parse_config(
+      {{"_class_name", "UNet2DConditionModel"}, {"sample_size", 64}, {"cross_attention_dim", 768}}, "sd15");
 }
 
 // Scores without a measurement behind them: a fixed pseudo-random value a unit.
@@ -35,14 +36,16 @@ pruning::Scores made_up_scores(const unet::Config& config) {
   scores.samples = 4;
   const unet::Program base = unet::build_base(config);
   scores.units = unet::find_units(base);
-  for (std::size_t i = 0; i < scores.units.size(); ++i) scores.unit_scores.push_back({0.01 + static_cast<double>(i * 37 % 101) / 100, 0.001, ""});
+  for (std::size_t i = 0; i < scores.units.size(); ++i)
+    scores.unit_scores.push_back({0.01 + static_cast<double>(i * 37 % 101) / 100, 0.001, ""});
   for (const unet::ShellGroup& group : unet::find_shells(base, scores.units)) {
     if (group.units.size() < 2) continue;
     unet::Spec spec;
     spec.base = config;
     spec.removed = {{group.path, unet::How::bypass}};
     const unet::Program without = unet::prune(base, spec);
-    scores.shells.push_back({group.path, group.units, base.params() - without.params(), base.macs() - without.macs(), {1.5, 0.01, ""}});
+    scores.shells.push_back(
+        {group.path, group.units, base.params() - without.params(), base.macs() - without.macs(), {1.5, 0.01, ""}});
   }
   return scores;
 }
@@ -64,7 +67,8 @@ TEST_CASE("a mask meets its budget in the program's own parameters") {
     const unet::Program base = unet::build_base(config);
     const pruning::Scores scores = made_up_scores(config);
     for (const double keep : {0.7, 0.5, 0.3}) {
-      const auto problem = pruning::make_problem(scores, base, {{pruning::Resource::params, keep * static_cast<double>(base.params())}});
+      const auto problem =
+          pruning::make_problem(scores, base, {{pruning::Resource::params, keep * static_cast<double>(base.params())}});
       const auto solution = pruning::solve_by_name("knapsack", problem);
       unet::Spec spec;
       spec.base = config;
@@ -81,8 +85,9 @@ TEST_CASE("a unit without a score is kept, and fixed layers stay fixed") {
   pruning::Scores scores = made_up_scores(sd15());
   scores.unit_scores[8] = {std::nullopt, 0, "not finite"};
   const unet::Program base = unet::build_base(scores.base);
-  const auto problem = pruning::make_problem(scores, base, {{pruning::Resource::params, 0.4 * static_cast<double>(base.params())}},
-                                             {"mid_block.resnets.0"}, {"up_blocks.3.resnets.2"});
+  const auto problem =
+      pruning::make_problem(scores, base, {{pruning::Resource::params, 0.4 * static_cast<double>(base.params())}},
+                            {"mid_block.resnets.0"}, {"up_blocks.3.resnets.2"});
   for (const char* solver : {"knapsack", "greedy"}) {
     const auto solution = pruning::solve_by_name(solver, problem);
     CHECK(solution.removed[8] == 0);
@@ -94,8 +99,10 @@ TEST_CASE("a unit without a score is kept, and fixed layers stay fixed") {
 TEST_CASE("random masks meet the budget, differ by seed and repeat by seed") {
   const pruning::Scores scores = made_up_scores(sdxl());
   const unet::Program base = unet::build_base(scores.base);
-  const auto problem = pruning::make_problem(scores, base, {{pruning::Resource::params, 0.5 * static_cast<double>(base.params())}});
-  const auto one = pruning::random_mask(problem, 1), same = pruning::random_mask(problem, 1), other = pruning::random_mask(problem, 2);
+  const auto problem =
+      pruning::make_problem(scores, base, {{pruning::Resource::params, 0.5 * static_cast<double>(base.params())}});
+  const auto one = pruning::random_mask(problem, 1), same = pruning::random_mask(problem, 1),
+             other = pruning::random_mask(problem, 2);
   CHECK(one.removed == same.removed);
   CHECK(one.removed != other.removed);
   CHECK(pruning::meets(problem, one.removed));
@@ -106,7 +113,8 @@ TEST_CASE("budgets are shares, amounts or presets") {
   CHECK(pruning::parse_budgets("params=0.5", base)[0].kept == doctest::Approx(429'760'482));
   CHECK(pruning::parse_budgets("params=@bk-sdm-tiny", base)[0].kept == 323'384'964);
   CHECK(pruning::parse_budgets("params=430000000,macs=0.6", base).size() == 2);
-  for (const char* bad : {"", "params", "param=0.5", "params=half", "params=0.5,params=0.4", "params=-1", "params=@bk-sdm-huge", "params=0.5x"}) {
+  for (const char* bad : {"", "params", "param=0.5", "params=half", "params=0.5,params=0.4", "params=-1",
+                          "params=@bk-sdm-huge", "params=0.5x"}) {
     CHECK(test::thrown_by([&] { pruning::parse_budgets(bad, base); }).code == runtime::ExitCode::usage);
   }
 }
@@ -126,7 +134,9 @@ TEST_CASE("unknown solvers, layers and presets name the near ones") {
   const auto problem = pruning::make_problem(scores, base, {{pruning::Resource::params, 1e9}});
   CHECK(test::thrown_by([&] { pruning::solve_by_name("knapsak", problem); }).says("knapsack"));
   CHECK(test::thrown_by([&] { pruning::solve_by_name("gram", problem); }).says("no Gram matrix"));
-  CHECK(test::thrown_by([&] { pruning::make_problem(scores, base, {}, {"mid_block.resnets.7"}); }).says("mid_block.resnets.0"));
+  CHECK(test::thrown_by([&] {
+          pruning::make_problem(scores, base, {}, {"mid_block.resnets.7"});
+        }).says("mid_block.resnets.0"));
   CHECK(test::thrown_by([&] { pruning::preset_removals("bk-tiny", base); }).says("bk-sdm-tiny"));
 }
 

@@ -83,14 +83,17 @@ TEST_CASE("sets of removals, drops and whole stages share one walk") {
   const auto variants = f.without({
       {},
       {{"down_blocks.0.resnets.1", How::bypass}, {"up_blocks.2.attentions.1", How::bypass}},
-      {{"down_blocks.0.resnets.1", How::bypass}, {"up_blocks.2.attentions.1", How::bypass}, {"mid_block.resnets.0", How::bypass}},
+      {{"down_blocks.0.resnets.1", How::bypass},
+       {"up_blocks.2.attentions.1", How::bypass},
+       {"mid_block.resnets.0", How::bypass}},
       {{"down_blocks.1.resnets.1", How::drop}, {"up_blocks.1.resnets.1", How::drop}},
       {{"down_blocks.2", How::drop}, {"mid_block", How::drop}, {"up_blocks.0", How::drop}},
   });
   const unet::Inputs inputs = random_inputs(f.base.config, 2);
   const pruning::Engine engine(f.base, f.executor);
   const auto outputs = engine.evaluate(engine.plan(variants, 2, 4), inputs);
-  for (std::size_t v = 0; v < variants.size(); ++v) CHECK(largest_difference(outputs[v], f.naive(variants[v], inputs)) < 1e-4);
+  for (std::size_t v = 0; v < variants.size(); ++v)
+    CHECK(largest_difference(outputs[v], f.naive(variants[v], inputs)) < 1e-4);
 }
 
 TEST_CASE("prefix reuse saves what the plan says: SD 1.5 needs 22.3 forwards' work instead of 39") {
@@ -125,7 +128,8 @@ TEST_CASE("output loss and Gram matrix are what their definitions say") {
     CHECK(*scores.unit_scores[i].value == doctest::Approx(expected).epsilon(1e-4));
     CHECK(*scores.gram[i][i] == doctest::Approx(*scores.unit_scores[i].value).epsilon(1e-9));
     const std::size_t j = (i * 7 + 3) % differences.size();
-    CHECK(*scores.gram[i][j] == doctest::Approx((differences[i] * differences[j]).mean().item<double>()).epsilon(1e-3).scale(1e-4));
+    CHECK(*scores.gram[i][j] ==
+          doctest::Approx((differences[i] * differences[j]).mean().item<double>()).epsilon(1e-3).scale(1e-4));
     CHECK(*scores.gram[i][j] == *scores.gram[j][i]);
   }
 }
