@@ -17,7 +17,9 @@ namespace {
 using runtime::cat;
 using runtime::input_error;
 
-at::Tensor as_rgb(const at::Tensor& image) { return image.size(-1) == 3 ? image : image.expand({image.size(0), image.size(1), image.size(2), 3}); }
+at::Tensor as_rgb(const at::Tensor& image) {
+  return image.size(-1) == 3 ? image : image.expand({image.size(0), image.size(1), image.size(2), 3});
+}
 
 }  // namespace
 
@@ -37,7 +39,8 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
     if (has_tensor) continue;
     const auto name = in.required<std::string>("file_name");
     const std::filesystem::path relative(name);
-    if (relative.is_absolute() || name.find("..") != std::string::npos) throw input_error(where, ": `file_name` leaves the folder: ", name);
+    if (relative.is_absolute() || name.find("..") != std::string::npos)
+      throw input_error(where, ": `file_name` leaves the folder: ", name);
     data.files_.push_back(name);
   }
   if (data.captions_.empty()) throw input_error(metadata.string(), ": no rows");
@@ -46,9 +49,11 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
   data.packed_ = runtime::view_tensor(file, file->at("images"));
   const at::Tensor& images = data.packed_;
   if (images.scalar_type() != at::kByte || images.dim() != 4 || (images.size(3) != 1 && images.size(3) != 3)) {
-    throw input_error(packed.string(), ": `images` is ", runtime::sizes_text(images), ", expected U8 [N, H, W, 1 or 3]");
+    throw input_error(packed.string(), ": `images` is ", runtime::sizes_text(images),
+                      ", expected U8 [N, H, W, 1 or 3]");
   }
-  if (images.size(0) != data.count()) throw input_error(folder.string(), ": ", images.size(0), " pictures and ", data.count(), " rows of metadata.jsonl");
+  if (images.size(0) != data.count())
+    throw input_error(folder.string(), ": ", images.size(0), " pictures and ", data.count(), " rows of metadata.jsonl");
   return data;
 }
 
@@ -59,8 +64,8 @@ at::Tensor Dataset::images(const std::vector<std::int64_t>& indices) const {
     const auto path = folder_ / files_[static_cast<std::size_t>(index)];
     pictures.push_back(as_rgb(read_png(path).unsqueeze(0)));
     if (pictures.back().sizes() != pictures.front().sizes()) {
-      throw input_error(path.string(), ": is ", runtime::sizes_text(pictures.back()), ", others are ", runtime::sizes_text(pictures.front()),
-                        "; resize the pictures to one size first");
+      throw input_error(path.string(), ": is ", runtime::sizes_text(pictures.back()), ", others are ",
+                        runtime::sizes_text(pictures.front()), "; resize the pictures to one size first");
     }
   }
   return at::cat(pictures, 0);

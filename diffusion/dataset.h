@@ -1,8 +1,8 @@
 // Pictures with captions on disk.
 //
 // A data folder holds metadata.jsonl, one JSON object a line in picture order with `text` (and anything else), and the
-// pictures: images.safetensors with `images` U8 [N, H, W, 1 or 3], or PNG files that each line names in `file_name` (the
-// layout of Hugging Face image folders).
+// pictures: images.safetensors with `images` U8 [N, H, W, 1 or 3], or PNG files that each line names in `file_name`
+// (the layout of Hugging Face image folders).
 #pragma once
 
 #include <ATen/core/Tensor.h>

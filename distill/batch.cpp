@@ -43,7 +43,8 @@ Batch BatchMaker::make(std::int64_t begin, std::int64_t end) {
   const at::Tensor index = at::tensor(rows, at::kLong);
   at::Tensor clean = cache_.mean.index_select(0, index);
   if (cache_.std.defined()) {
-    clean = clean + cache_.std.index_select(0, index) * normals(static_cast<std::uint32_t>(Purpose::latent_sample), begin, end);
+    clean = clean +
+            cache_.std.index_select(0, index) * normals(static_cast<std::uint32_t>(Purpose::latent_sample), begin, end);
   }
   clean = clean.to(device_);
   const at::Tensor noise = normals(static_cast<std::uint32_t>(Purpose::noise), begin, end).to(device_);
@@ -53,7 +54,8 @@ Batch BatchMaker::make(std::int64_t begin, std::int64_t end) {
   batch.inputs.sample = diffusion::add_noise(schedule_, clean, noise, batch.inputs.timestep);
   batch.target = diffusion::training_target(schedule_, clean, noise, batch.inputs.timestep);
   if (cache_.texts.defined()) {
-    batch.inputs.encoder_hidden_states = cache_.texts.index_select(0, cache_.text_of.index_select(0, index)).to(device_);
+    batch.inputs.encoder_hidden_states =
+        cache_.texts.index_select(0, cache_.text_of.index_select(0, index)).to(device_);
   }
   return batch;
 }

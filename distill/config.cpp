@@ -37,11 +37,13 @@ void check_config(const DistillConfig& c) {
   at_least<std::int64_t>("optimizer.warmup", c.optimizer.warmup, 0);
   at_least("optimizer.learning_rate", c.optimizer.learning_rate, 0.0);
   at_least("optimizer.clip_norm", c.optimizer.clip_norm, 0.0);
-  for (const auto& [name, value] : {std::pair{"loss.task", c.loss.task}, {"loss.output", c.loss.output}, {"loss.feature", c.loss.feature}}) {
+  for (const auto& [name, value] :
+       {std::pair{"loss.task", c.loss.task}, {"loss.output", c.loss.output}, {"loss.feature", c.loss.feature}}) {
     at_least(name, value, 0.0);
   }
   if (c.loss.task + c.loss.output + c.loss.feature <= 0) throw usage_error("distill: all loss weights are 0");
-  if (!(c.optimizer.ema_decay >= 0) || c.optimizer.ema_decay >= 1) throw usage_error("distill: `optimizer.ema_decay` must be in [0, 1)");
+  if (!(c.optimizer.ema_decay >= 0) || c.optimizer.ema_decay >= 1)
+    throw usage_error("distill: `optimizer.ema_decay` must be in [0, 1)");
   one_of("optimizer.schedule", c.optimizer.schedule, {"constant", "linear", "cosine"});
   one_of("loss.taps", c.loss.taps, tap_set_names());
   one_of("loss.balance", c.loss.balance, balance_names());

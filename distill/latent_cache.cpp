@@ -20,7 +20,8 @@ using runtime::cat;
 
 constexpr std::int64_t kEncodeBatch = 64;
 
-void encode_texts(diffusion::Pipeline& pipeline, const diffusion::Dataset& data, const std::vector<std::int64_t>& indices, LatentCache& cache) {
+void encode_texts(diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
+                  const std::vector<std::int64_t>& indices, LatentCache& cache) {
   std::map<std::string, std::int64_t> row_of;
   std::vector<std::string> distinct;
   std::vector<std::int64_t> rows;
@@ -31,8 +32,9 @@ void encode_texts(diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
   }
   std::vector<at::Tensor> contexts;
   for (std::size_t begin = 0; begin < distinct.size(); begin += kEncodeBatch) {
-    const std::vector<std::string> part(distinct.begin() + static_cast<std::ptrdiff_t>(begin),
-                                        distinct.begin() + static_cast<std::ptrdiff_t>(std::min(distinct.size(), begin + kEncodeBatch)));
+    const std::vector<std::string> part(
+        distinct.begin() + static_cast<std::ptrdiff_t>(begin),
+        distinct.begin() + static_cast<std::ptrdiff_t>(std::min(distinct.size(), begin + kEncodeBatch)));
     contexts.push_back(pipeline.encode_prompts(part).context.to(at::kCPU, at::kFloat));
   }
   cache.texts = at::cat(contexts, 0);
@@ -49,8 +51,10 @@ runtime::TensorMap tensors_of(const LatentCache& cache) {
 
 }  // namespace
 
-std::vector<std::int64_t> pick_images(const diffusion::Dataset& data, std::int64_t count, std::uint64_t seed, bool shuffled) {
-  if (count > data.count()) throw runtime::usage_error(data.folder().string(), " has ", data.count(), " pictures, ", count, " were asked for");
+std::vector<std::int64_t> pick_images(const diffusion::Dataset& data, std::int64_t count, std::uint64_t seed,
+                                      bool shuffled) {
+  if (count > data.count())
+    throw runtime::usage_error(data.folder().string(), " has ", data.count(), " pictures, ", count, " were asked for");
   if (count == 0 && !shuffled) {
     std::vector<std::int64_t> all(static_cast<std::size_t>(data.count()));
     std::iota(all.begin(), all.end(), std::int64_t{0});
@@ -61,7 +65,8 @@ std::vector<std::int64_t> pick_images(const diffusion::Dataset& data, std::int64
   return order;
 }
 
-LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data, const std::vector<std::int64_t>& indices) {
+LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
+                   const std::vector<std::int64_t>& indices) {
   const c10::InferenceMode inference;
   LatentCache cache;
   std::vector<at::Tensor> means, stds;
@@ -88,7 +93,8 @@ LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data
   return cache;
 }
 
-std::string cache_key(const diffusion::Pipeline& pipeline, const diffusion::Dataset& data, const std::vector<std::int64_t>& indices) {
+std::string cache_key(const diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
+                      const std::vector<std::int64_t>& indices) {
   runtime::Sha256 hash;
   hash.add("laptopdiff latent cache 1\n" + data.digest());
   hash.add(indices.data(), indices.size() * sizeof indices.front());
@@ -100,7 +106,8 @@ std::string cache_key(const diffusion::Pipeline& pipeline, const diffusion::Data
       if (entry.is_regular_file()) files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
-    for (const auto& file : files) hash.add(cat(part, "/", file.filename().string(), " ", runtime::sha256_file(file), "\n"));
+    for (const auto& file : files)
+      hash.add(cat(part, "/", file.filename().string(), " ", runtime::sha256_file(file), "\n"));
   }
   return hash.hex();
 }

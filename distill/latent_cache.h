@@ -24,16 +24,19 @@ struct LatentCache {
 };
 
 // Encodes the pictures `indices` of `data`. The pipeline runs on its own device; the cache is on the CPU.
-LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data, const std::vector<std::int64_t>& indices);
+LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
+                   const std::vector<std::int64_t>& indices);
 
 // `count` picture numbers of `data` (all where 0), a function of the seed. Throws Error(usage) where there are fewer.
-std::vector<std::int64_t> pick_images(const diffusion::Dataset& data, std::int64_t count, std::uint64_t seed, bool shuffled);
+std::vector<std::int64_t> pick_images(const diffusion::Dataset& data, std::int64_t count, std::uint64_t seed,
+                                      bool shuffled);
 
 // The cache in `file` where it was made for `key`, else encodes and writes it there.
 LatentCache load_or_encode(const std::filesystem::path& file, const std::string& key, diffusion::Pipeline& pipeline,
                            const diffusion::Dataset& data, const std::vector<std::int64_t>& indices);
 
 // What the cache depends on: weights of VAE and text encoder, pictures, captions, indices.
-std::string cache_key(const diffusion::Pipeline& pipeline, const diffusion::Dataset& data, const std::vector<std::int64_t>& indices);
+std::string cache_key(const diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
+                      const std::vector<std::int64_t>& indices);
 
 }  // namespace laptopdiff::distill

@@ -22,7 +22,8 @@ std::vector<at::Tensor> values(const TensorMap& map) {
 
 std::vector<at::Tensor> gradients(const TensorMap& weights) {
   std::vector<at::Tensor> list;
-  for (const auto& [name, tensor] : weights) list.push_back(tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor));
+  for (const auto& [name, tensor] : weights)
+    list.push_back(tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor));
   return list;
 }
 
@@ -57,7 +58,8 @@ TrainState initial_state(const TensorMap& weights, const OptimizerConfig& config
 }
 
 double learning_rate(const OptimizerConfig& config, std::int64_t step, std::int64_t steps) {
-  const double warm = config.warmup > 0 ? std::min(1.0, static_cast<double>(step + 1) / static_cast<double>(config.warmup)) : 1.0;
+  const double warm =
+      config.warmup > 0 ? std::min(1.0, static_cast<double>(step + 1) / static_cast<double>(config.warmup)) : 1.0;
   const double span = static_cast<double>(std::max<std::int64_t>(1, steps - config.warmup));
   const double done = std::clamp(static_cast<double>(step - config.warmup) / span, 0.0, 1.0);
   double decay = 1;
@@ -74,15 +76,17 @@ double ema_decay(const OptimizerConfig& config, std::int64_t n) {
 
 at::Tensor update(TrainState& state, const OptimizerConfig& config, std::int64_t steps) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> weights = values(state.weights), grads = gradients(state.weights), first = values(state.first_moment),
-                          second = values(state.second_moment);
+  std::vector<at::Tensor> weights = values(state.weights), grads = gradients(state.weights),
+                          first = values(state.first_moment), second = values(state.second_moment);
   const at::Tensor norm = clip(grads, config.clip_norm);
   const double rate = learning_rate(config, state.step, steps);
   ++state.step;
   // The fused kernel wants the step number as a tensor for each parameter.
-  const at::Tensor number = at::full({}, static_cast<double>(state.step), weights.front().options().requires_grad(false));
+  const at::Tensor number =
+      at::full({}, static_cast<double>(state.step), weights.front().options().requires_grad(false));
   const std::vector<at::Tensor> numbers(weights.size(), number);
-  at::_fused_adamw_(weights, grads, first, second, {}, numbers, rate, config.beta1, config.beta2, config.weight_decay, config.epsilon,
+  at::_fused_adamw_(weights, grads, first, second, {}, numbers, rate, config.beta1, config.beta2, config.weight_decay,
+                    config.epsilon,
                     /*amsgrad=*/false, /*maximize=*/false);
   if (!state.averaged.empty()) {
     std::vector<at::Tensor> averaged = values(state.averaged);
@@ -103,9 +107,12 @@ void save_state(const std::filesystem::path& path, const TrainState& state, cons
 TrainState load_state(const std::filesystem::path& path, const std::string& key, at::Device device) {
   const auto file = runtime::SafetensorsFile::open(path);
   const auto& metadata = file->metadata();
-  if (!metadata.contains("key") || !metadata.contains("step")) throw input_error(path.string(), ": not a checkpoint of distill");
+  if (!metadata.contains("key") || !metadata.contains("step"))
+    throw input_error(path.string(), ": not a checkpoint of distill");
   if (metadata.at("key") != key) {
-    throw input_error(path.string(), ": belongs to a run with another config, model or data; choose another folder, or --overwrite to start over");
+    throw input_error(
+        path.string(),
+        ": belongs to a run with another config, model or data; choose another folder, or --overwrite to start over");
   }
   TrainState state;
   state.step = std::stoll(metadata.at("step"));
@@ -113,7 +120,8 @@ TrainState load_state(const std::filesystem::path& path, const std::string& key,
     for (const Section& section : kSections) {
       const std::string prefix = section.prefix;
       if (name.rfind(prefix, 0) != 0) continue;
-      (state.*section.map)[name.substr(prefix.size())] = runtime::view_tensor(file, view).to(device, at::kFloat, false, /*copy=*/true);
+      (state.*section.map)[name.substr(prefix.size())] =
+          runtime::view_tensor(file, view).to(device, at::kFloat, false, /*copy=*/true);
     }
   }
   for (auto& [name, tensor] : state.weights) tensor.set_requires_grad(true);

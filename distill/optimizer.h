@@ -14,9 +14,9 @@ namespace laptopdiff::distill {
 using runtime::TensorMap;
 
 struct TrainState {
-  std::int64_t step = 0;   // updates done
-  TensorMap weights;       // f32 leaves that require grad
-  TensorMap averaged;      // EMA; empty where ema_decay is 0
+  std::int64_t step = 0;  // updates done
+  TensorMap weights;      // f32 leaves that require grad
+  TensorMap averaged;     // EMA; empty where ema_decay is 0
   TensorMap first_moment, second_moment;
 };
 

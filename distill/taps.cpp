@@ -13,14 +13,16 @@ using unet::Program;
 using unet::Step;
 using unet::StepKind;
 
-bool is_skip_step(const Step& step) { return step.kind == StepKind::push || step.kind == StepKind::pop_concat || step.kind == StepKind::embed; }
+bool is_skip_step(const Step& step) {
+  return step.kind == StepKind::push || step.kind == StepKind::pop_concat || step.kind == StepKind::embed;
+}
 
 // Where each stage ends in a program, and where its last transformer ends.
 struct StageEnds {
-  std::set<int> present;            // stages with any step, if only a skip
-  std::map<int, int> last;          // stage -> last position that computes
-  std::map<int, bool> sampler;      // stage -> has its down- or up-sampler
-  std::map<int, TapPoint> proj_out; // stage -> its last proj_out
+  std::set<int> present;             // stages with any step, if only a skip
+  std::map<int, int> last;           // stage -> last position that computes
+  std::map<int, bool> sampler;       // stage -> has its down- or up-sampler
+  std::map<int, TapPoint> proj_out;  // stage -> its last proj_out
 };
 
 StageEnds stage_ends(const Program& program) {
@@ -63,7 +65,8 @@ std::vector<TapPair> stage_pairs(const Program& teacher, const Program& student,
     } else if (handcrafted && full.proj_out.contains(stage) && left.proj_out.contains(stage)) {
       pairs.push_back({path + ".proj_out", full.proj_out.at(stage), left.proj_out.at(stage)});
     } else if (last_missing_up >= 0) {
-      pairs.push_back({teacher.stages[static_cast<std::size_t>(last_missing_up)].path, {full.last.at(last_missing_up)}, {end}});
+      pairs.push_back(
+          {teacher.stages[static_cast<std::size_t>(last_missing_up)].path, {full.last.at(last_missing_up)}, {end}});
     }
   }
   return pairs;

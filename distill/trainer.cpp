@@ -64,8 +64,8 @@ unet::Spec student_spec(const DistillConfig& config, const unet::Model& teacher,
     throw runtime::input_error(config.spec, ": its base is not the architecture of ", teacher.path.string());
   }
   if (!spec.weights_sha256.empty() && spec.weights_sha256 != teacher_sha256) {
-    throw runtime::input_error(config.spec, ": was made for other weights (", spec.weights_sha256.substr(0, 12), "...) than ",
-                               teacher.path.string());
+    throw runtime::input_error(config.spec, ": was made for other weights (", spec.weights_sha256.substr(0, 12),
+                               "...) than ", teacher.path.string());
   }
   return spec;
 }
@@ -73,14 +73,16 @@ unet::Spec student_spec(const DistillConfig& config, const unet::Model& teacher,
 TensorMap initial_weights(const DistillConfig& config, const Setting& setting) {
   if (config.init.empty()) return unet::select_weights(setting.student, setting.teacher_weights, "teacher");
   const unet::Model init = unet::load_model(config.init);
-  if (!unet::same_spec(init.spec, setting.spec)) throw runtime::input_error(config.init, ": is a student of another spec than ", config.spec);
+  if (!unet::same_spec(init.spec, setting.spec))
+    throw runtime::input_error(config.init, ": is a student of another spec than ", config.spec);
   return init.weights;
 }
 
 // Fields that change how a run reports, not what it computes.
 Json identity(const DistillConfig& config) {
   Json json = runtime::write_config(config);
-  for (const char* key : {"log_every", "checkpoint_every", "cache", "pipeline", "teacher", "spec", "init"}) json.erase(key);
+  for (const char* key : {"log_every", "checkpoint_every", "cache", "pipeline", "teacher", "spec", "init"})
+    json.erase(key);
   json["data"].erase("folder");
   return json;
 }
@@ -94,7 +96,8 @@ Setting prepare(const DistillConfig& config, const fs::path& folder, const RunOp
   const std::string teacher_sha256 = runtime::tensors_sha256(teacher.weights);
   s.spec = student_spec(config, teacher, teacher_sha256);
   s.base = unet::build_base(teacher.spec.base);
-  if (!teacher.spec.removed.empty()) throw runtime::usage_error("distill: the teacher ", teacher.path.string(), " is pruned; give a full model");
+  if (!teacher.spec.removed.empty())
+    throw runtime::usage_error("distill: the teacher ", teacher.path.string(), " is pruned; give a full model");
   s.student = unet::prune(s.base, s.spec);
   s.teacher_weights = unet::convert(teacher.weights, at::kFloat, options.device);
   if (const auto bad = runtime::non_finite_tensors(s.teacher_weights); !bad.empty()) {
@@ -103,16 +106,20 @@ Setting prepare(const DistillConfig& config, const fs::path& folder, const RunOp
   s.initial = initial_weights(config, s);
   s.pairs = tap_pairs(config.loss.taps, s.base, s.student);
   s.first_timestep = config.last_timestep > 0 ? config.first_timestep : s.spec.first_timestep;
-  s.last_timestep = std::min<std::int64_t>(config.last_timestep > 0 ? config.last_timestep : s.spec.last_timestep, s.schedule.train_timesteps);
+  s.last_timestep = std::min<std::int64_t>(config.last_timestep > 0 ? config.last_timestep : s.spec.last_timestep,
+                                           s.schedule.train_timesteps);
   if (s.first_timestep < 0 || s.first_timestep >= s.last_timestep) {
     throw runtime::usage_error("distill: no timesteps in [", s.first_timestep, ", ", s.last_timestep, ")");
   }
   const diffusion::Dataset data = diffusion::Dataset::open(config.data.folder);
-  const std::vector<std::int64_t> indices = pick_images(data, config.data.images, static_cast<std::uint64_t>(config.seed), false);
+  const std::vector<std::int64_t> indices =
+      pick_images(data, config.data.images, static_cast<std::uint64_t>(config.seed), false);
   const std::string data_key = cache_key(pipeline, data, indices);
-  s.cache = load_or_encode(config.cache.empty() ? folder / "cache.safetensors" : fs::path(config.cache), data_key, pipeline, data, indices);
-  s.key = runtime::sha256(cat(identity(config).dump(), teacher_sha256, unet::spec_digest(s.spec), runtime::tensors_sha256(s.initial), data_key,
-                              " ", c10::DeviceTypeName(options.device.type()), " ", c10::toString(options.dtype)));
+  s.cache = load_or_encode(config.cache.empty() ? folder / "cache.safetensors" : fs::path(config.cache), data_key,
+                           pipeline, data, indices);
+  s.key = runtime::sha256(cat(identity(config).dump(), teacher_sha256, unet::spec_digest(s.spec),
+                              runtime::tensors_sha256(s.initial), data_key, " ",
+                              c10::DeviceTypeName(options.device.type()), " ", c10::toString(options.dtype)));
   return s;
 }
 
@@ -130,20 +137,23 @@ class Trainer {
         folder_(folder),
         options_(options),
         s_(std::move(setting)),
-        batches_(s_.cache, s_.schedule, static_cast<std::uint64_t>(config.seed), s_.first_timestep, s_.last_timestep, options.device),
+        batches_(s_.cache, s_.schedule, static_cast<std::uint64_t>(config.seed), s_.first_timestep, s_.last_timestep,
+                 options.device),
         teacher_(s_.base, s_.teacher_weights) {}
 
   Json run() {
     resume();
     const unet::Executor student(s_.student, state_.weights);
     const auto began = std::chrono::steady_clock::now();
-    runtime::Progress progress(state_.step > 0 ? "distill (continued)" : "distill", config_.steps, "steps", state_.step);
+    runtime::Progress progress(state_.step > 0 ? "distill (continued)" : "distill", config_.steps, "steps",
+                               state_.step);
     while (state_.step < config_.steps) {
       const Losses losses = train_step(student);
       report(losses, progress);
       const bool stop = runtime::stop_requested();
       if (stop || state_.step % config_.checkpoint_every == 0 || state_.step == config_.steps) save(losses);
-      if (state_.step < config_.steps) runtime::throw_if_stopped("the checkpoint is written; run the same command again to go on");
+      if (state_.step < config_.steps)
+        runtime::throw_if_stopped("the checkpoint is written; run the same command again to go on");
     }
     progress.finish();
     return finish(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
@@ -162,7 +172,9 @@ class Trainer {
       std::ifstream lines(log());
       for (std::string line; std::getline(lines, line);) {
         const Json row = Json::parse(line, nullptr, false);
-        if (row.is_object() && row.value("step", std::int64_t{0}) <= state_.step && row.value("step", std::int64_t{0}) > 0) kept += line + "\n";
+        if (row.is_object() && row.value("step", std::int64_t{0}) <= state_.step &&
+            row.value("step", std::int64_t{0}) > 0)
+          kept += line + "\n";
       }
     }
     runtime::write_file(log(), kept);
@@ -190,8 +202,9 @@ class Trainer {
 
   void require_finite(const Losses& losses) const {
     if (at::isfinite(losses.total.detach()).item<bool>() && at::isfinite(norm_).item<bool>()) return;
-    throw runtime::non_finite_error("distill: the loss or its gradient is not finite at step ", state_.step,
-                                    "; a lower optimizer.learning_rate or clip_norm may help. The last good checkpoint is kept.");
+    throw runtime::non_finite_error(
+        "distill: the loss or its gradient is not finite at step ", state_.step,
+        "; a lower optimizer.learning_rate or clip_norm may help. The last good checkpoint is kept.");
   }
 
   void report(const Losses& losses, runtime::Progress& progress) {
@@ -258,7 +271,8 @@ class Trainer {
 };
 
 void clear_run(const fs::path& folder) {
-  for (const char* name : {"result.json", "checkpoint.safetensors", "log.jsonl", "config.json", "cache.safetensors"}) fs::remove(folder / name);
+  for (const char* name : {"result.json", "checkpoint.safetensors", "log.jsonl", "config.json", "cache.safetensors"})
+    fs::remove(folder / name);
   fs::remove_all(folder / "student");
 }
 
@@ -266,7 +280,8 @@ void clear_run(const fs::path& folder) {
 
 Json run_distill(const DistillConfig& config, const fs::path& folder, const RunOptions& options) {
   check_config(config);
-  if (options.dtype == at::kHalf) throw runtime::usage_error("distill: --dtype f16 would need loss scaling; use bf16 or f32");
+  if (options.dtype == at::kHalf)
+    throw runtime::usage_error("distill: --dtype f16 would need loss scaling; use bf16 or f32");
   const runtime::FolderLock lock(folder);
   if (options.existing == runtime::Existing::overwrite) clear_run(folder);
   Setting setting = prepare(config, folder, options);
@@ -276,7 +291,9 @@ Json run_distill(const DistillConfig& config, const fs::path& folder, const RunO
       runtime::say(folder.string() + ": this run is complete already");
       return result;
     }
-    throw runtime::usage_error(folder.string(), " holds a finished run with another config, model or data; choose another folder, or --overwrite");
+    throw runtime::usage_error(
+        folder.string(),
+        " holds a finished run with another config, model or data; choose another folder, or --overwrite");
   }
   runtime::write_json(folder / "config.json", runtime::write_config(config));
   return Trainer(config, folder, options, std::move(setting)).run();

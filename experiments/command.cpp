@@ -84,8 +84,8 @@ const FlagInfo* find_flag(const std::vector<FlagInfo>& flags, const std::string&
 at::Device CommonOptions::torch_device() const { return runtime::parse_device(device); }
 at::ScalarType CommonOptions::torch_dtype() const { return runtime::parse_dtype(dtype); }
 
-Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own, const std::vector<std::string>& positionals,
-                    const std::string& details) {
+Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own,
+                    const std::vector<std::string>& positionals, const std::string& details) {
   cxxopts::Options options("laptopdiff " + invocation.verb);
   for (const Verb& verb : verbs()) {
     if (invocation.verb == verb.name) options = cxxopts::Options("laptopdiff " + invocation.verb, verb.summary);
@@ -111,17 +111,19 @@ Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& o
     throw HelpShown{};
   }
   if (!result.unmatched().empty()) {
-    throw usage_error(invocation.verb, ": unexpected argument `", result.unmatched().front(), "`; see `laptopdiff ", invocation.verb,
-                      " --help`");
+    throw usage_error(invocation.verb, ": unexpected argument `", result.unmatched().front(), "`; see `laptopdiff ",
+                      invocation.verb, " --help`");
   }
 
   Json settings = Json::object();
   if (result.count("config") > 0) {
     settings = runtime::read_json(result["config"].as<std::string>());
-    if (!settings.is_object()) throw runtime::input_error(result["config"].as<std::string>(), ": expected an object {...}");
+    if (!settings.is_object())
+      throw runtime::input_error(result["config"].as<std::string>(), ": expected an object {...}");
   }
   if (result.count("set") > 0) {
-    for (const std::string& setting : result["set"].as<std::vector<std::string>>()) runtime::apply_setting(settings, setting);
+    for (const std::string& setting : result["set"].as<std::vector<std::string>>())
+      runtime::apply_setting(settings, setting);
   }
   for (const auto& given : result.arguments()) {
     const FlagInfo* flag = find_flag(all, given.key());
@@ -143,14 +145,16 @@ CommonOptions take_common(Json& settings) {
   } catch (const runtime::Error& error) {
     throw usage_error(error.what());
   }
-  if (options.threads < 0 || options.threads > 1024) throw usage_error("--threads ", options.threads, ": expected 0 to 1024");
+  if (options.threads < 0 || options.threads > 1024)
+    throw usage_error("--threads ", options.threads, ": expected 0 to 1024");
   if (options.threads > 0) at::set_num_threads(options.threads);
   if (options.quiet) runtime::set_verbosity(runtime::Verbosity::quiet);
   return options;
 }
 
 void require_option(const std::string& value, const std::string& flag, const Invocation& invocation) {
-  if (value.empty()) throw usage_error(invocation.verb, ": ", flag, " is missing; see `laptopdiff ", invocation.verb, " --help`");
+  if (value.empty())
+    throw usage_error(invocation.verb, ": ", flag, " is missing; see `laptopdiff ", invocation.verb, " --help`");
 }
 
 Json provenance(const Invocation& invocation) {

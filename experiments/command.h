@@ -6,8 +6,8 @@
 //   };
 //   const auto options = parse_command<InspectOptions>(invocation, {"model"});
 //
-// A field `max_rows` is the flag --max-rows, the key "max_rows" of --config FILE.json, and --set max_rows=4. A flag wins
-// over --set, --set over the file. Fields with fields of their own are reachable through the file and --set only.
+// A field `max_rows` is the flag --max-rows, the key "max_rows" of --config FILE.json, and --set max_rows=4. A flag
+// wins over --set, --set over the file. Fields with fields of their own are reachable through the file and --set only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -78,8 +78,8 @@ class FlagCollector {
 
 // The settings that were given, as one JSON object. Throws Error(usage); prints help and throws HelpShown on --help.
 struct HelpShown {};
-Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own, const std::vector<std::string>& positionals,
-                    const std::string& details);
+Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own,
+                    const std::vector<std::string>& positionals, const std::string& details);
 
 // Applies threads, quiet and the like; returns the common options and takes their keys out of `settings`.
 CommonOptions take_common(Json& settings);

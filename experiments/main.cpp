@@ -83,7 +83,8 @@ int main(int argc, char** argv) {
     return fail(ExitCode::resources, error.what());
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
-    if (what.find("DefaultCPUAllocator") != std::string::npos) return fail(ExitCode::resources, "out of memory: " + what);
+    if (what.find("DefaultCPUAllocator") != std::string::npos)
+      return fail(ExitCode::resources, "out of memory: " + what);
     std::fprintf(stderr, "laptopdiff: internal error: %s\n", error.what());
     return kInternalError;
   } catch (const std::exception& error) {

@@ -11,16 +11,18 @@ unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
   unet::Spec spec = unet::read_spec(path);
   const Json ours = unet::comparable_config(base.base), theirs = unet::comparable_config(spec.base);
   if (base.base.class_name() != std::string(spec.base.class_name())) {
-    throw runtime::input_error(path, ": made for a ", spec.base.class_name(), ", the model is a ", base.base.class_name());
+    throw runtime::input_error(path, ": made for a ", spec.base.class_name(), ", the model is a ",
+                               base.base.class_name());
   }
   for (const auto& [key, value] : theirs.items()) {
     if (!ours.contains(key) || ours[key] != value) {
-      throw runtime::input_error(path, ": made for another base: its `", key, "` is ", value.dump().substr(0, 80), ", the model's is ",
-                                 ours.contains(key) ? ours[key].dump().substr(0, 80) : "absent");
+      throw runtime::input_error(path, ": made for another base: its `", key, "` is ", value.dump().substr(0, 80),
+                                 ", the model's is ", ours.contains(key) ? ours[key].dump().substr(0, 80) : "absent");
     }
   }
   for (const auto& [key, value] : ours.items()) {
-    if (!theirs.contains(key)) throw runtime::input_error(path, ": made for another base: the model sets `", key, "`, the spec's base does not");
+    if (!theirs.contains(key))
+      throw runtime::input_error(path, ": made for another base: the model sets `", key, "`, the spec's base does not");
   }
   return spec;
 }
@@ -28,11 +30,13 @@ unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
 void check_finite_weights(const runtime::TensorMap& weights, const std::string& where) {
   const std::vector<std::string> bad = runtime::non_finite_tensors(weights);
   if (bad.empty()) return;
-  const std::vector<std::string> shown(bad.begin(), bad.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(bad.size(), 8)));
+  const std::vector<std::string> shown(bad.begin(),
+                                       bad.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(bad.size(), 8)));
   throw runtime::non_finite_error(where, ": ", bad.size(), " tensors hold NaN or Inf: ", runtime::join(shown));
 }
 
-LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common, WeightsHash hash) {
+LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
+                            WeightsHash hash) {
   unet::Model raw = unet::load_model(model);
   LoadedModel loaded;
   loaded.spec = raw.spec;
@@ -41,8 +45,10 @@ LoadedModel load_for_device(const std::string& model, const std::string& spec_pa
     if (!raw.spec.removed.empty()) throw runtime::usage_error("--spec on a model that is pruned already: ", model);
     loaded.spec = load_spec_for(spec_path, raw.spec);
     const std::string& wanted = loaded.spec.weights_sha256;
-    if (!wanted.empty() && wanted != (loaded.weights_sha256.empty() ? runtime::tensors_sha256(raw.weights) : loaded.weights_sha256)) {
-      throw runtime::input_error(spec_path, ": was made for other weights (weights_sha256 ", wanted.substr(0, 12), "...) than ", model);
+    if (!wanted.empty() &&
+        wanted != (loaded.weights_sha256.empty() ? runtime::tensors_sha256(raw.weights) : loaded.weights_sha256)) {
+      throw runtime::input_error(spec_path, ": was made for other weights (weights_sha256 ", wanted.substr(0, 12),
+                                 "...) than ", model);
     }
   }
   loaded.base = unet::build_base(loaded.spec.base);

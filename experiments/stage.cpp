@@ -23,8 +23,9 @@ constexpr std::size_t kKeyShown = 12;
 
 // Settings whose value is a file or folder that the stage reads.
 const std::set<std::string>& input_settings() {
-  static const std::set<std::string> kNames = {"model", "pipeline", "teacher", "spec",  "scores",  "calibration", "data",
-                                               "unet",  "images",   "prompts", "labels", "models", "reference",   "folder", "init", "latents"};
+  static const std::set<std::string> kNames = {"model",     "pipeline", "teacher", "spec",    "scores", "calibration",
+                                               "data",      "unet",     "images",  "prompts", "labels", "models",
+                                               "reference", "folder",   "init",    "latents"};
   return kNames;
 }
 
@@ -74,7 +75,8 @@ std::string StageRunner::content_digest(const fs::path& path) {
       if (entry.is_regular_file()) files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
-    for (const fs::path& file : files) hash.add(cat(fs::relative(file, path).string(), " ", runtime::sha256_file(file), "\n"));
+    for (const fs::path& file : files)
+      hash.add(cat(fs::relative(file, path).string(), " ", runtime::sha256_file(file), "\n"));
   } else {
     hash.add(runtime::sha256_file(path));
   }

@@ -1,8 +1,9 @@
 // Stages of a sweep: a verb with its settings, run once for equal contents.
 //
 // A stage's key is the SHA-256 of the verb, its settings, and the contents of the files and folders its settings name
-// (not their paths). Its folder DIR/stages/VERB-KEY holds settings.json (the verb's --config), the output, and done.json
-// once it is complete; a stage that has done.json is never run again. Every stage is a command that a person can type.
+// (not their paths). Its folder DIR/stages/VERB-KEY holds settings.json (the verb's --config), the output, and
+// done.json once it is complete; a stage that has done.json is never run again. Every stage is a command that a person
+// can type.
 #pragma once
 
 #include <filesystem>

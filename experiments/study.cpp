@@ -33,7 +33,8 @@ Axis parse_axis(const std::string& name, const Json& json, const std::string& wh
   ObjectReader in(json, cat(where, ": axes.", name));
   Axis axis{name, in.required<std::vector<std::string>>("set"), {}, in.get<std::vector<std::string>>("arms", {})};
   const Json& values = in.raw("values");
-  if (!values.is_array() || values.empty()) throw input_error(in.where(), ": `values` must be a list with at least one value");
+  if (!values.is_array() || values.empty())
+    throw input_error(in.where(), ": `values` must be a list with at least one value");
   axis.values.assign(values.begin(), values.end());
   in.finish();
   for (const std::string& path : axis.paths) {
@@ -48,7 +49,10 @@ Axis parse_axis(const std::string& name, const Json& json, const std::string& wh
 void set_path(Arm& arm, const std::string& path, const Json& value) {
   const std::size_t dot = path.find('.');
   const std::string stage = path.substr(0, dot);
-  Json& document = stage == "solve" ? arm.solve : stage == "distill" ? arm.distill : stage == "sample" ? arm.sample : arm.evaluate;
+  Json& document = stage == "solve"     ? arm.solve
+                   : stage == "distill" ? arm.distill
+                   : stage == "sample"  ? arm.sample
+                                        : arm.evaluate;
   if (document.is_null()) return;  // the arm has no such stage
   Json* slot = &document;
   std::size_t begin = dot + 1;
@@ -70,7 +74,9 @@ Arm base_arm(const Study& study, const std::string& name, const Json& json, cons
   ObjectReader in(json, cat(where, ": arms.", name));
   for (const std::string& stage : arm_stages()) in.ignore(stage);
   in.finish();
-  const auto part = [&](const char* stage, const Json& defaults) { return merged(defaults, json.value(stage, Json::object())); };
+  const auto part = [&](const char* stage, const Json& defaults) {
+    return merged(defaults, json.value(stage, Json::object()));
+  };
   Arm arm{name, name, {}, nullptr, nullptr, part("sample", study.sample), part("evaluate", study.evaluate)};
   if (json.contains("solve") || json.contains("distill")) arm.solve = part("solve", study.solve);
   if (json.contains("distill")) arm.distill = part("distill", study.distill);
@@ -109,21 +115,28 @@ std::vector<Arm> along(const Axis& axis, const std::vector<Arm>& arms) {
 // Runs the stages of one study.
 class StudyRun {
  public:
-  StudyRun(const Study& study, const fs::path& folder, const Json& common) : study_(study), folder_(folder), stages_(folder, common) {}
+  StudyRun(const Study& study, const fs::path& folder, const Json& common)
+      : study_(study), folder_(folder), stages_(folder, common) {}
 
   Json run(const std::vector<Arm>& arms) {
-    const StageResult calibration = stages_.run({"calibrate", with(study_.calibrate, {{"pipeline", study_.pipeline}, {"data", study_.train}}),
-                                                 "calibration.safetensors"});
-    const StageResult scores = stages_.run({"score", with(study_.score, {{"model", study_.pipeline}, {"calibration", calibration.output.string()}}),
-                                            "scores.json"});
+    const StageResult calibration =
+        stages_.run({"calibrate", with(study_.calibrate, {{"pipeline", study_.pipeline}, {"data", study_.train}}),
+                     "calibration.safetensors"});
+    const StageResult scores = stages_.run(
+        {"score", with(study_.score, {{"model", study_.pipeline}, {"calibration", calibration.output.string()}}),
+         "scores.json"});
     scores_ = scores.output;
     Json shared = {{"calibration", relative(calibration.output)}, {"scores", relative(scores.output)}};
     if (!study_.audit.is_null()) {
-      const StageResult audit = stages_.run({"audit", with(study_.audit, {{"model", study_.pipeline}, {"calibration", calibration.output.string()},
-                                                                          {"scores", scores.output.string()}}), "audit.json"});
+      const StageResult audit = stages_.run({"audit",
+                                             with(study_.audit, {{"model", study_.pipeline},
+                                                                 {"calibration", calibration.output.string()},
+                                                                 {"scores", scores.output.string()}}),
+                                             "audit.json"});
       shared["audit"] = relative(audit.output);
     }
-    Json results = {{"format", "laptopdiff.results/1"}, {"name", study_.name}, {"shared", shared}, {"arms", Json::object()}};
+    Json results = {
+        {"format", "laptopdiff.results/1"}, {"name", study_.name}, {"shared", shared}, {"arms", Json::object()}};
     for (std::size_t i = 0; i < arms.size(); ++i) {
       runtime::say(cat("-- arm ", i + 1, " of ", arms.size(), ": ", arms[i].name));
       runtime::throw_if_stopped("finished stages are kept; run the same command again to go on");
@@ -171,7 +184,8 @@ class StudyRun {
     }
     const StageResult images = stages_.run({"sample", sample, "images"});
     row["files"]["images"] = relative(images.output);
-    const StageResult metrics = stages_.run({"evaluate", with(arm.evaluate, evaluation_inputs(images.output)), "metrics.json"});
+    const StageResult metrics =
+        stages_.run({"evaluate", with(arm.evaluate, evaluation_inputs(arm, images.output)), "metrics.json"});
     row["files"]["metrics"] = relative(metrics.output);
     const Json numbers = runtime::read_json(metrics.output);
     for (const auto& [name, metric] : numbers["metrics"].items()) row[name] = metric["value"];
@@ -184,9 +198,13 @@ class StudyRun {
     return stages_.run({"distill", distill, "run"});
   }
 
-  Json evaluation_inputs(const fs::path& images) const {
-    return {{"images", images.string()}, {"reference", study_.reference}, {"prompts", study_.prompts},
-            {"labels", study_.prompts}, {"models", study_.models}};
+  Json evaluation_inputs(const Arm& arm, const fs::path& images) const {
+    return {{"images", images.string()},
+            {"reference", study_.reference},
+            {"prompts", study_.prompts},
+            {"labels", study_.prompts},
+            {"models", study_.models},
+            {"count", arm.sample.value("count", 0)}};
   }
 
   Json base_totals() {
@@ -209,7 +227,8 @@ class StudyRun {
       for (const char* metric : {"clip", "pick", "fid", "accuracy"}) {
         if (!row.contains(metric) || !base.contains(metric) || base[metric].get<double>() == 0) continue;
         const double own = row[metric].get<double>(), reference = base[metric].get<double>();
-        row["decline_percent"][metric] = 100 * (std::string(metric) == "fid" ? own - reference : reference - own) / std::abs(reference);
+        row["decline_percent"][metric] =
+            100 * (std::string(metric) == "fid" ? own - reference : reference - own) / std::abs(reference);
       }
     }
   }
@@ -224,7 +243,10 @@ class StudyRun {
 
 Study parse_study(const Json& json, const std::string& where) {
   Study study = runtime::read_config<Study>(json, where);
-  for (const auto& [name, value] : {std::pair{"pipeline", study.pipeline}, {"train", study.train}, {"prompts", study.prompts}, {"models", study.models}}) {
+  for (const auto& [name, value] : {std::pair{"pipeline", study.pipeline},
+                                    {"train", study.train},
+                                    {"prompts", study.prompts},
+                                    {"models", study.models}}) {
     if (value.empty()) throw input_error(where, ": `", name, "` is missing");
   }
   if (!study.arms.is_object() || study.arms.empty()) throw input_error(where, ": `arms` must name at least one arm");

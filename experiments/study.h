@@ -46,9 +46,9 @@ struct Study {
 
 // One line of the study.
 struct Arm {
-  std::string name;   // unique
-  std::string group;  // the name under `arms`
-  std::map<std::string, Json> at;  // axis -> value
+  std::string name;                       // unique
+  std::string group;                      // the name under `arms`
+  std::map<std::string, Json> at;         // axis -> value
   Json solve, distill, sample, evaluate;  // merged; solve and distill are null where the arm has none
 };
 
@@ -57,6 +57,7 @@ Study parse_study(const Json& json, const std::string& where);
 std::vector<Arm> expand_arms(const Study& study, const std::string& where);
 
 // Runs what is missing and writes results.json (and the shared stages' places) into `folder`. Returns the results.
-Json run_study(const Study& study, const std::vector<Arm>& arms, const std::filesystem::path& folder, const Json& common);
+Json run_study(const Study& study, const std::vector<Arm>& arms, const std::filesystem::path& folder,
+               const Json& common);
 
 }  // namespace laptopdiff::experiments

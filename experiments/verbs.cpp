@@ -15,6 +15,7 @@ const std::vector<Verb>& verbs() {
       {"sample", "pictures from a pipeline, with its own U-Net or a student's", run_sample},
       {"evaluate", "CLIP score, PickScore, FID, accuracy of a folder of pictures", run_evaluate},
       {"sweep", "a study: axes become arms, shared stages run once, killed and rerun it continues", run_sweep},
+      {"report", "a sweep as one self-contained page", run_report},
       {"bench", "times of a forward, a scoring pass or a distillation step", run_bench},
       {"doctor", "what is installed and what is not", run_doctor},
       {"completion", "shell completion for bash, zsh or fish", run_completion},

@@ -37,7 +37,8 @@ struct LoadedModel {
   std::string weights_sha256;  // of the base weights as stored; empty unless asked for
 };
 enum class WeightsHash { skip, compute };
-LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common, WeightsHash hash);
+LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
+                            WeightsHash hash);
 
 // Warns (naming them) where weights hold NaN or Inf, or throws Error(non_finite) where `fatal`.
 void check_finite_weights(const runtime::TensorMap& weights, const std::string& where);

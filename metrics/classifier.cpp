@@ -9,8 +9,8 @@
 #include "diffusion/component.h"
 #include "diffusion/layers.h"
 #include "runtime/error.h"
-#include "runtime/weight_files.h"
 #include "runtime/tensors.h"
+#include "runtime/weight_files.h"
 
 namespace laptopdiff::metrics {
 namespace {

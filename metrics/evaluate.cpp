@@ -78,6 +78,7 @@ void check(const EvaluateOptions& options) {
     throw usage_error("unknown metric `", name, "`", did_you_mean(name, known));
   }
   if (options.batch < 1) throw usage_error("batch must be at least 1, is ", options.batch);
+  if (options.lines_limit < 0) throw usage_error("limit of lines must not be negative, is ", options.lines_limit);
   if (options.reference_limit < 0)
     throw usage_error("reference limit must not be negative, is ", options.reference_limit);
   for (const Metric& metric : kMetrics) {
@@ -86,8 +87,10 @@ void check(const EvaluateOptions& options) {
 }
 
 std::vector<std::string> read_lines_for(const ImageSet& images, const fs::path& path, const char* what,
-                                        std::vector<std::string> (*read)(const fs::path&), Json& provenance) {
+                                        std::vector<std::string> (*read)(const fs::path&), std::int64_t limit,
+                                        Json& provenance) {
   std::vector<std::string> lines = read(path);
+  if (limit > 0 && static_cast<std::int64_t>(lines.size()) > limit) lines.resize(static_cast<std::size_t>(limit));
   if (static_cast<std::int64_t>(lines.size()) != images.count()) {
     throw input_error(path.string(), " has ", lines.size(), " ", what, ", ", images.folder().string(), " has ",
                       images.count(), " pictures; line i must belong to picture i");
@@ -108,10 +111,10 @@ bool needed(const EvaluateOptions& options, Needs needs) {
 Inputs open_inputs(const EvaluateOptions& options) {
   Inputs in{ImageSet::open_numbered(options.images), std::nullopt, {}, {}};
   if (needed(options, Needs::prompts)) {
-    in.prompts = read_lines_for(in.images, *options.prompts, "prompts", read_prompts, in.provenance);
+    in.prompts = read_lines_for(in.images, *options.prompts, "prompts", read_prompts, options.lines_limit, in.provenance);
   }
   if (needed(options, Needs::labels)) {
-    in.labels = read_lines_for(in.images, *options.labels, "labels", read_labels, in.provenance);
+    in.labels = read_lines_for(in.images, *options.labels, "labels", read_labels, options.lines_limit, in.provenance);
   }
   if (needed(options, Needs::reference)) {
     in.reference = ImageSet::open_reference(*options.reference);

@@ -30,6 +30,7 @@ struct EvaluateOptions {
   std::optional<std::filesystem::path> labels;     // class name or number a line, or .jsonl rows with `label`
   std::filesystem::path models;                    // holds clip/, pick/, classifier/ as needed
   std::vector<std::string> metrics;                // of evaluate_metrics()
+  std::int64_t lines_limit = 0;                    // first so many lines of prompts and labels; 0: all
   std::int64_t reference_limit = 0;                // first so many reference pictures; 0: all
   std::uint64_t seed = 0;                          // of bootstrap resamples and KID subsets
   std::int64_t resamples = 1000;                   // bootstrap resamples

@@ -41,7 +41,8 @@ TensorMap read_shards(const fs::path& index) {
 std::string advice_on_pickles(const fs::path& folder, const std::string& stem) {
   for (const std::string name : {stem + ".bin", stem + ".fp16.bin", std::string("pytorch_model.bin")}) {
     if (!fs::exists(folder / name)) continue;
-    return cat("; ", name, " is pickled, which can run code when read: convert it with save_pretrained(safe_serialization=True)");
+    return cat("; ", name,
+               " is pickled, which can run code when read: convert it with save_pretrained(safe_serialization=True)");
   }
   return "";
 }
@@ -56,7 +57,8 @@ TensorMap read_weight_files(const fs::path& folder, const std::string& stem) {
     const fs::path index = folder / cat(stem, ".safetensors.index", variant, ".json");
     if (fs::exists(index)) return read_shards(index);
   }
-  throw input_error(folder.string(), ": no weights; expected ", stem, ".safetensors or its .index.json", advice_on_pickles(folder, stem));
+  throw input_error(folder.string(), ": no weights; expected ", stem, ".safetensors or its .index.json",
+                    advice_on_pickles(folder, stem));
 }
 
 }  // namespace laptopdiff::runtime

@@ -19,11 +19,14 @@ constexpr int kMaxDepth = 256;
 constexpr int kMaxWidth = 1 << 20;
 
 Activation parse_activation(const std::string& name, const std::string& where) {
-  static const std::map<std::string, Activation> kNames = {{"silu", Activation::silu}, {"swish", Activation::silu},
-                                                           {"gelu", Activation::gelu}, {"mish", Activation::mish},
+  static const std::map<std::string, Activation> kNames = {{"silu", Activation::silu},
+                                                           {"swish", Activation::silu},
+                                                           {"gelu", Activation::gelu},
+                                                           {"mish", Activation::mish},
                                                            {"relu", Activation::relu}};
   const auto found = kNames.find(name);
-  if (found == kNames.end()) throw input_error(where, ": activation `", name, "` is not supported (silu, gelu, mish, relu)");
+  if (found == kNames.end())
+    throw input_error(where, ": activation `", name, "` is not supported (silu, gelu, mish, relu)");
   return found->second;
 }
 
@@ -42,7 +45,8 @@ void require_default(ObjectReader& in, const std::string& key, const std::vector
 }
 
 int checked(int value, int low, int high, const std::string& where, const std::string& key) {
-  if (value < low || value > high) throw input_error(where, ": `", key, "` is ", value, ", expected ", low, " to ", high);
+  if (value < low || value > high)
+    throw input_error(where, ": `", key, "` is ", value, ", expected ", low, " to ", high);
   return value;
 }
 
@@ -55,7 +59,8 @@ std::vector<int> per_stage(ObjectReader& in, const std::string& key, int fallbac
   const Json& value = in.raw(key);
   if (value.is_array()) {
     const auto list = ObjectReader::convert<std::vector<int>>(value, in.where() + ": `" + key + "`");
-    if (list.size() != n) throw input_error(in.where(), ": `", key, "` has ", list.size(), " entries for ", n, " stages");
+    if (list.size() != n)
+      throw input_error(in.where(), ": `", key, "` has ", list.size(), " entries for ", n, " stages");
     for (const int v : list) checked(v, 0, kMaxWidth, in.where(), key);
     return list;
   }
@@ -79,7 +84,8 @@ std::vector<int> depths(const Json& entry, int layers, const std::string& where)
   if (entry.is_array()) {
     list = ObjectReader::convert<std::vector<int>>(entry, where);
     if (static_cast<int>(list.size()) != layers) {
-      throw input_error(where, ": ", entry.dump().substr(0, 60), " has ", list.size(), " entries for ", layers, " layers");
+      throw input_error(where, ": ", entry.dump().substr(0, 60), " has ", list.size(), " entries for ", layers,
+                        " layers");
     }
   } else {
     list.assign(static_cast<std::size_t>(layers), ObjectReader::convert<int>(entry, where));
@@ -122,10 +128,12 @@ const BlockType& block_type(const BlockType (&table)[N], const std::string& name
     if (row.name == name) return row;
     known.emplace_back(row.name);
   }
-  throw input_error(where, ": block type `", name.substr(0, 60), "` is not supported (known: ", runtime::join(known), ")");
+  throw input_error(where, ": block type `", name.substr(0, 60), "` is not supported (known: ", runtime::join(known),
+                    ")");
 }
 
-std::vector<std::string> block_names(ObjectReader& in, const std::string& key, const std::vector<std::string>& fallback) {
+std::vector<std::string> block_names(ObjectReader& in, const std::string& key,
+                                     const std::vector<std::string>& fallback) {
   return in.get<std::vector<std::string>>(key, fallback);
 }
 
@@ -137,8 +145,8 @@ void read_sample_size(ObjectReader& in, Config& c) {
     c.sample_height = checked(sizes[0], 1, kMaxWidth, in.where(), "sample_size");
     c.sample_width = checked(sizes[1], 1, kMaxWidth, in.where(), "sample_size");
   } else if (!value.is_null()) {
-    c.sample_height = c.sample_width =
-        checked(ObjectReader::convert<int>(value, in.where() + ": `sample_size`"), 1, kMaxWidth, in.where(), "sample_size");
+    c.sample_height = c.sample_width = checked(ObjectReader::convert<int>(value, in.where() + ": `sample_size`"), 1,
+                                               kMaxWidth, in.where(), "sample_size");
   }
 }
 
@@ -233,8 +241,8 @@ Stage make_stage(const std::string& path, const BlockType& type, int channels, i
 }
 
 // The middle: in UNet2DConditionModel a cross-attention block, one ResNet, or nothing.
-void read_conditional_mid(ObjectReader& in, Config& c, const Stage& last, const Json& last_depth, bool only_cross, int heads,
-                          int context) {
+void read_conditional_mid(ObjectReader& in, Config& c, const Stage& last, const Json& last_depth, bool only_cross,
+                          int heads, int context) {
   const Json& raw = in.raw("mid_block_type");
   const double output_scale = nonzero(in, "mid_block_scale_factor");
   if (raw.is_null() && c.raw.contains("mid_block_type")) return;  // null is "no middle", absent is the default
@@ -260,8 +268,8 @@ void read_conditional_mid(ObjectReader& in, Config& c, const Stage& last, const 
   c.mid.push_back(mid);
 }
 
-void add_conditional_stage(std::vector<Stage>& stages, Stage stage, const Json& depth, int heads, int context, bool only_cross,
-                           const std::string& where) {
+void add_conditional_stage(std::vector<Stage>& stages, Stage stage, const Json& depth, int heads, int context,
+                           bool only_cross, const std::string& where) {
   if (stage.attention == LayerAttention::transformer) {
     stage.depth = depths(depth, stage.layers, where + ": `transformer_layers_per_block` of " + stage.path);
     stage.heads = heads;
@@ -282,11 +290,12 @@ StageLists read_stage_lists(ObjectReader& in, const std::vector<int>& widths, co
   StageLists lists{in.get<std::vector<int>>("block_out_channels", widths), block_names(in, "down_block_types", down),
                    block_names(in, "up_block_types", up)};
   const std::size_t n = lists.widths.size();
-  if (n == 0 || n > kMaxStages) throw input_error(in.where(), ": `block_out_channels` has ", n, " entries, expected 1 to ", kMaxStages);
+  if (n == 0 || n > kMaxStages)
+    throw input_error(in.where(), ": `block_out_channels` has ", n, " entries, expected 1 to ", kMaxStages);
   for (const int width : lists.widths) checked(width, 1, kMaxWidth, in.where(), "block_out_channels");
   if (lists.down_types.size() != n || lists.up_types.size() != n) {
-    throw input_error(in.where(), ": ", n, " `block_out_channels`, ", lists.down_types.size(), " `down_block_types` and ",
-                      lists.up_types.size(), " `up_block_types` must be equally many");
+    throw input_error(in.where(), ": ", n, " `block_out_channels`, ", lists.down_types.size(),
+                      " `down_block_types` and ", lists.up_types.size(), " `up_block_types` must be equally many");
   }
   return lists;
 }
@@ -301,7 +310,8 @@ std::vector<Json> up_depths(ObjectReader& in, const std::vector<Json>& down) {
     }
     return {down.rbegin(), down.rend()};
   }
-  if (!reverse.is_array() || reverse.size() != down.size()) throw input_error(where, " must be a list of ", down.size(), " entries");
+  if (!reverse.is_array() || reverse.size() != down.size())
+    throw input_error(where, " must be a list of ", down.size(), " entries");
   return {reverse.begin(), reverse.end()};
 }
 
@@ -315,9 +325,10 @@ std::vector<Json> down_depths(ObjectReader& in, std::size_t n) {
 }
 
 void read_conditional(ObjectReader& in, Config& c) {
-  const StageLists lists = read_stage_lists(
-      in, {320, 640, 1280, 1280}, {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"},
-      {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"});
+  const StageLists lists =
+      read_stage_lists(in, {320, 640, 1280, 1280},
+                       {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"},
+                       {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"});
   const std::size_t n = lists.widths.size();
   read_common(in, c, lists.widths);
   refuse_unsupported(in);
@@ -328,11 +339,13 @@ void read_conditional(ObjectReader& in, Config& c) {
   c.time_cond_proj_dim = in.get<int>("time_cond_proj_dim", 0);
   if (in.has("timestep_post_act")) {
     c.time_embedding_post_act = true;
-    c.time_post_act = parse_activation(in.required<std::string>("timestep_post_act"), in.where() + ": `timestep_post_act`");
+    c.time_post_act =
+        parse_activation(in.required<std::string>("timestep_post_act"), in.where() + ": `timestep_post_act`");
   }
   if (in.has("time_embedding_act_fn")) {
     c.time_embed_act = true;
-    c.time_act = parse_activation(in.required<std::string>("time_embedding_act_fn"), in.where() + ": `time_embedding_act_fn`");
+    c.time_act =
+        parse_activation(in.required<std::string>("time_embedding_act_fn"), in.where() + ": `time_embedding_act_fn`");
   }
   for (const char* key : {"timestep_post_act", "time_embedding_act_fn"}) in.ignore(key);
   c.conv_in_kernel = positive(in, "conv_in_kernel", 3);
@@ -344,25 +357,28 @@ void read_conditional(ObjectReader& in, Config& c) {
   c.norm_out = !(c.raw.contains("norm_num_groups") && c.raw["norm_num_groups"].is_null());
   c.norm_groups = positive(in, "norm_num_groups", 32);
 
-  const std::vector<int> layers = per_stage(in, "layers_per_block", 2, n), heads = per_stage(in, "attention_head_dim", 8, n),
+  const std::vector<int> layers = per_stage(in, "layers_per_block", 2, n),
+                         heads = per_stage(in, "attention_head_dim", 8, n),
                          context = per_stage(in, "cross_attention_dim", 1280, n);
   for (const int count : layers) checked(count, 0, kMaxLayers, in.where(), "layers_per_block");
   const std::vector<bool> only_cross = flags_per_stage(in, "only_cross_attention", n);
   const Json& only_cross_raw = in.raw("only_cross_attention");
-  const bool mid_only_cross = in.get<bool>("mid_block_only_cross_attention", only_cross_raw.is_boolean() && only_cross_raw.get<bool>());
+  const bool mid_only_cross =
+      in.get<bool>("mid_block_only_cross_attention", only_cross_raw.is_boolean() && only_cross_raw.get<bool>());
   const std::vector<Json> down_depth = down_depths(in, n), up_depth = up_depths(in, down_depth);
 
   for (std::size_t i = 0; i < n; ++i) {
     const BlockType& type = block_type(kDownTypes, lists.down_types[i], c.model_class, in.where());
-    add_conditional_stage(c.down, make_stage(cat("down_blocks.", i), type, lists.widths[i], layers[i], i + 1 == n), down_depth[i],
-                          heads[i], context[i], only_cross[i], in.where());
+    add_conditional_stage(c.down, make_stage(cat("down_blocks.", i), type, lists.widths[i], layers[i], i + 1 == n),
+                          down_depth[i], heads[i], context[i], only_cross[i], in.where());
   }
   read_conditional_mid(in, c, c.down.back(), down_depth.back(), mid_only_cross, heads.back(), context.back());
   for (std::size_t i = 0; i < n; ++i) {
     const std::size_t mirrored = n - 1 - i;
     const BlockType& type = block_type(kUpTypes, lists.up_types[i], c.model_class, in.where());
-    add_conditional_stage(c.up, make_stage(cat("up_blocks.", i), type, lists.widths[mirrored], layers[mirrored] + 1, i + 1 == n),
-                          up_depth[i], heads[mirrored], context[mirrored], only_cross[mirrored], in.where());
+    add_conditional_stage(
+        c.up, make_stage(cat("up_blocks.", i), type, lists.widths[mirrored], layers[mirrored] + 1, i + 1 == n),
+        up_depth[i], heads[mirrored], context[mirrored], only_cross[mirrored], in.where());
   }
   for (std::size_t i = 0; i < n; ++i) {
     const auto set = [&](Stage& stage, const std::string& type) {
@@ -379,15 +395,15 @@ void read_conditional(ObjectReader& in, Config& c) {
 void set_plain_heads(Stage& stage, int head_dim, const std::string& where) {
   stage.heads = head_dim == 0 ? 1 : stage.channels / head_dim;
   if (stage.heads * (head_dim == 0 ? stage.channels : head_dim) != stage.channels) {
-    throw input_error(where, ": ", stage.path, " has ", stage.channels, " channels, which `attention_head_dim` ", head_dim,
-                      " does not divide");
+    throw input_error(where, ": ", stage.path, " has ", stage.channels, " channels, which `attention_head_dim` ",
+                      head_dim, " does not divide");
   }
 }
 
 void read_unconditional(ObjectReader& in, Config& c) {
-  const StageLists lists =
-      read_stage_lists(in, {224, 448, 672, 896}, {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
-                       {"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"});
+  const StageLists lists = read_stage_lists(in, {224, 448, 672, 896},
+                                            {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
+                                            {"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"});
   const std::size_t n = lists.widths.size();
   read_common(in, c, lists.widths);
   read_class_embedding(in, c);
@@ -396,14 +412,16 @@ void read_unconditional(ObjectReader& in, Config& c) {
   in.ignore("num_train_timesteps");
   const auto sampler = [&](const char* key) {
     const auto kind = in.get<std::string>(key, "conv");
-    if (kind != "conv" && kind != "resnet") throw input_error(in.where(), ": `", key, "`: \"", kind, "\" is not supported");
+    if (kind != "conv" && kind != "resnet")
+      throw input_error(in.where(), ": `", key, "`: \"", kind, "\" is not supported");
     return kind == "conv" ? Resample::conv : Resample::resnet;
   };
   const Resample down_sampler = sampler("downsample_type"), up_sampler = sampler("upsample_type");
   const int layers = checked(in.get<int>("layers_per_block", 2), 1, kMaxLayers, in.where(), "layers_per_block");
   const bool null_head = c.raw.contains("attention_head_dim") && c.raw["attention_head_dim"].is_null();
   const int head_dim = in.get<int>("attention_head_dim", null_head ? 0 : 8);
-  if (head_dim < 0 || (head_dim == 0 && !null_head)) throw input_error(in.where(), ": `attention_head_dim` must be positive or null");
+  if (head_dim < 0 || (head_dim == 0 && !null_head))
+    throw input_error(in.where(), ": `attention_head_dim` must be positive or null");
 
   const auto add = [&](std::vector<Stage>& stages, Stage stage, Resample kind) {
     // Only the attention stages of this class listen to downsample_type and upsample_type.
@@ -447,8 +465,8 @@ void check_groups(const Config& c, const std::string& where) {
   for (const auto* stages : {&c.down, &c.mid, &c.up}) {
     for (const Stage& stage : *stages) {
       if (stage.channels % c.norm_groups != 0) {
-        throw input_error(where, ": ", stage.path, " has ", stage.channels, " channels, which norm_num_groups ", c.norm_groups,
-                          " does not divide");
+        throw input_error(where, ": ", stage.path, " has ", stage.channels, " channels, which norm_num_groups ",
+                          c.norm_groups, " does not divide");
       }
     }
   }
@@ -472,7 +490,8 @@ Config parse_config(const Json& json, const std::string& where) {
     c.model_class = ModelClass::unconditional;
     read_unconditional(in, c);
   } else {
-    throw input_error(where, ": `_class_name` is \"", name.substr(0, 60), "\", expected UNet2DConditionModel or UNet2DModel");
+    throw input_error(where, ": `_class_name` is \"", name.substr(0, 60),
+                      "\", expected UNet2DConditionModel or UNet2DModel");
   }
   check_groups(c, where);
   for (const std::string& key : in.unread()) {

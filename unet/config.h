@@ -15,28 +15,28 @@ namespace laptopdiff::unet {
 
 using runtime::Json;
 
-enum class ModelClass { conditional, unconditional };        // UNet2DConditionModel, UNet2DModel
-enum class LayerAttention { none, transformer, plain };      // what follows a stage's ResNets
-enum class Resample { none, conv, resnet };                  // a stage's down- or up-sampler
-enum class Activation { silu, gelu, mish, relu };            // act_fn
-enum class TimeScaleShift { shift, scale_shift };            // resnet_time_scale_shift: default, scale_shift
+enum class ModelClass { conditional, unconditional };    // UNet2DConditionModel, UNet2DModel
+enum class LayerAttention { none, transformer, plain };  // what follows a stage's ResNets
+enum class Resample { none, conv, resnet };              // a stage's down- or up-sampler
+enum class Activation { silu, gelu, mish, relu };        // act_fn
+enum class TimeScaleShift { shift, scale_shift };        // resnet_time_scale_shift: default, scale_shift
 enum class ClassEmbedding { none, table, timestep, identity, projection, simple_projection };
 
 // One down or up stage, or the middle.
 struct Stage {
-  std::string path;                 // "down_blocks.0", "mid_block"
+  std::string path;  // "down_blocks.0", "mid_block"
   LayerAttention attention = LayerAttention::none;
   Resample sampler = Resample::none;
-  int channels = 0;                 // out channels of every layer
-  int layers = 0;                   // ResNets: n in a down stage, n + 1 in an up stage
-  std::vector<int> depth;           // transformer blocks of each layer; empty without transformers
-  int heads = 0;                    // attention heads; channels / heads is the head size
-  int context = 0;                  // width of encoder_hidden_states; 0 without transformers
+  int channels = 0;                   // out channels of every layer
+  int layers = 0;                     // ResNets: n in a down stage, n + 1 in an up stage
+  std::vector<int> depth;             // transformer blocks of each layer; empty without transformers
+  int heads = 0;                      // attention heads; channels / heads is the head size
+  int context = 0;                    // width of encoder_hidden_states; 0 without transformers
   bool only_cross_attention = false;  // attn1 reads the text too
-  bool attention_norm = true;       // plain attention: has a group_norm
-  int attention_groups = 0;         // its groups
-  bool skip_time_act = false;       // its ResNets take the time embedding without the activation
-  double output_scale = 1.0;        // its ResNets and plain attentions divide their sum by this
+  bool attention_norm = true;         // plain attention: has a group_norm
+  int attention_groups = 0;           // its groups
+  bool skip_time_act = false;         // its ResNets take the time embedding without the activation
+  double output_scale = 1.0;          // its ResNets and plain attentions divide their sum by this
 };
 
 struct Config {
@@ -50,10 +50,10 @@ struct Config {
 
   bool flip_sin_to_cos = true;
   double freq_shift = 0;
-  int time_channels = 0;        // width of the sinusoid
-  int time_embed_dim = 0;       // width of the time embedding
-  int block_time_dim = 0;       // what the ResNets see (twice that with class_embeddings_concat)
-  int time_cond_proj_dim = 0;   // 0: none
+  int time_channels = 0;       // width of the sinusoid
+  int time_embed_dim = 0;      // width of the time embedding
+  int block_time_dim = 0;      // what the ResNets see (twice that with class_embeddings_concat)
+  int time_cond_proj_dim = 0;  // 0: none
   bool time_embedding_post_act = false;
   Activation time_post_act = Activation::silu;
   bool time_embed_act = false;  // an activation after all embeddings are added
@@ -62,7 +62,7 @@ struct Config {
   ClassEmbedding class_embedding = ClassEmbedding::none;
   int num_class_embeds = 0, class_projection_dim = 0;
   bool class_embeddings_concat = false;
-  bool text_time = false;       // addition_embed_type text_time (SDXL)
+  bool text_time = false;  // addition_embed_type text_time (SDXL)
   int addition_time_embed_dim = 0, add_projection_dim = 0;
 
   Activation act = Activation::silu;
@@ -70,7 +70,7 @@ struct Config {
   double norm_eps = 1e-5;
   TimeScaleShift time_scale_shift = TimeScaleShift::shift;
   bool linear_projection = false;
-  bool norm_out = true;           // conv_norm_out and its activation
+  bool norm_out = true;  // conv_norm_out and its activation
   int downsample_padding = 1;
 
   std::vector<Stage> down, up;

@@ -76,7 +76,8 @@ at::Tensor Executor::linear(const Step& step, const std::string& name, const at:
   return bias ? at::linear(input, matrix, weight(step, name + ".bias")) : at::linear(input, matrix);
 }
 
-at::Tensor Executor::conv(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t stride) const {
+at::Tensor Executor::conv(const Step& step, const std::string& name, const at::Tensor& image,
+                          std::int64_t stride) const {
   const std::string prefix = name.empty() ? "" : name + ".";
   const at::Tensor& kernel = weight(step, prefix + "weight");
   const std::int64_t padding = stride == 1 || program_.config.downsample_padding == 1 ? (kernel.size(2) - 1) / 2 : 0;
@@ -130,10 +131,12 @@ void Executor::embed(const Inputs& inputs, State& state) const {
 }
 
 at::Tensor Executor::two_linears(const Step& step, const std::string& name, const at::Tensor& input) const {
-  // Only UNet2DConditionModel hands act_fn to its time embedding (and the timestep-like class embedding); the rest is SiLU.
+  // Only UNet2DConditionModel hands act_fn to its time embedding (and the timestep-like class embedding); the rest is
+  // SiLU.
   const Config& c = program_.config;
-  const bool follows = c.model_class == ModelClass::conditional &&
-                       (name == "time_embedding" || (name == "class_embedding" && c.class_embedding == ClassEmbedding::timestep));
+  const bool follows =
+      c.model_class == ModelClass::conditional &&
+      (name == "time_embedding" || (name == "class_embedding" && c.class_embedding == ClassEmbedding::timestep));
   const at::Tensor hidden = linear(step, name + ".linear_1", input);
   return linear(step, name + ".linear_2", follows ? activate(hidden) : at::silu(hidden));
 }
@@ -142,7 +145,8 @@ at::Tensor Executor::class_embedding(const Step& step, const Inputs& inputs) con
   const Config& c = program_.config;
   need(inputs.class_labels, "class_labels", c, "class embeddings");
   switch (c.class_embedding) {
-    case ClassEmbedding::table: return at::embedding(weight(step, "class_embedding.weight"), inputs.class_labels.to(at::kLong));
+    case ClassEmbedding::table:
+      return at::embedding(weight(step, "class_embedding.weight"), inputs.class_labels.to(at::kLong));
     case ClassEmbedding::timestep:
       return two_linears(step, "class_embedding", sinusoid(c, inputs.class_labels, c.time_channels).to(dtype_));
     case ClassEmbedding::projection: return two_linears(step, "class_embedding", inputs.class_labels.to(dtype_));
@@ -172,7 +176,8 @@ void Executor::run(const Step& step, State& state) const {
     case StepKind::shell_out: shell_out(step, state); break;
     case StepKind::attention: state.hidden = plain_attention(step, state.hidden); break;
     case StepKind::downsample:
-      state.hidden = conv(step, "conv", c.downsample_padding == 0 ? at::constant_pad_nd(state.hidden, {0, 1, 0, 1}) : state.hidden, 2);
+      state.hidden = conv(
+          step, "conv", c.downsample_padding == 0 ? at::constant_pad_nd(state.hidden, {0, 1, 0, 1}) : state.hidden, 2);
       break;
     case StepKind::upsample: {
       const bool to_skip = c.model_class == ModelClass::conditional;
@@ -183,7 +188,8 @@ void Executor::run(const Step& step, State& state) const {
     }
     case StepKind::norm_out: {
       const at::Tensor normed = group_norm(step, "", state.hidden, c.norm_groups, c.norm_eps);
-      state.hidden = c.model_class == ModelClass::conditional ? activate(normed) : at::silu(normed);  // UNet2DModel ignores act_fn here
+      state.hidden = c.model_class == ModelClass::conditional ? activate(normed)
+                                                              : at::silu(normed);  // UNet2DModel ignores act_fn here
       break;
     }
     case StepKind::conv_out: state.hidden = conv(step, "", state.hidden); break;
@@ -204,8 +210,9 @@ at::Tensor Executor::resnet(const Step& step, const State& state) const {
     hidden = resize(hidden);
   }
   hidden = conv(step, "conv1", hidden);
-  const at::Tensor time =
-      linear(step, "time_emb_proj", own.skip_time_act ? state.embedding : state.embedding_act).unsqueeze(2).unsqueeze(3);  // [B, C, 1, 1]
+  const at::Tensor time = linear(step, "time_emb_proj", own.skip_time_act ? state.embedding : state.embedding_act)
+                              .unsqueeze(2)
+                              .unsqueeze(3);  // [B, C, 1, 1]
   if (c.time_scale_shift == TimeScaleShift::shift) {
     hidden = group_norm(step, "norm2", hidden + time, c.norm_groups, c.norm_eps);
   } else {
@@ -243,8 +250,8 @@ void Executor::shell_out(const Step& step, State& state) const {
   state.residual = at::Tensor();
 }
 
-at::Tensor Executor::attend(const Step& step, const std::string& name, const at::Tensor& queries, const at::Tensor& keys,
-                            bool bias) const {
+at::Tensor Executor::attend(const Step& step, const std::string& name, const at::Tensor& queries,
+                            const at::Tensor& keys, bool bias) const {
   const std::int64_t heads = stage(step).heads;
   const auto split = [&](const at::Tensor& x) {  // [B, N, C] -> [B, heads, N, C / heads]
     return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
@@ -267,15 +274,17 @@ at::Tensor Executor::token_attention(const Step& step, const State& state) const
 }
 
 at::Tensor Executor::feed_forward(const Step& step, const at::Tensor& tokens) const {
-  const at::Tensor normed =
-      at::layer_norm(tokens, {step.in_channels}, weight(step, "norm3.weight"), weight(step, "norm3.bias"), kLayerNormEps);
+  const at::Tensor normed = at::layer_norm(tokens, {step.in_channels}, weight(step, "norm3.weight"),
+                                           weight(step, "norm3.bias"), kLayerNormEps);
   const auto halves = linear(step, "ff.net.0.proj", normed).chunk(2, -1);  // value, gate: [B, N, 4C] each
   return linear(step, "ff.net.2", halves[0] * at::gelu(halves[1])) + tokens;
 }
 
 at::Tensor Executor::plain_attention(const Step& step, const at::Tensor& image) const {
   const Stage& own = stage(step);
-  const at::Tensor normed = own.attention_norm ? group_norm(step, "group_norm", image, own.attention_groups, program_.config.norm_eps) : image;
+  const at::Tensor normed = own.attention_norm
+                                ? group_norm(step, "group_norm", image, own.attention_groups, program_.config.norm_eps)
+                                : image;
   const at::Tensor tokens = normed.flatten(2).transpose(1, 2).contiguous();  // [B, N, C]
   const at::Tensor mixed = attend(step, "", tokens, tokens, true).transpose(1, 2).reshape(image.sizes());
   return own.output_scale == 1.0 ? mixed + image : (mixed + image) / own.output_scale;

@@ -41,12 +41,12 @@ Inputs slice(const Inputs& inputs, std::int64_t begin, std::int64_t end);
 Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device);
 
 struct State {
-  at::Tensor hidden;              // image [B, C, H, W], or tokens [B, HW, C] inside a shell
+  at::Tensor hidden;  // image [B, C, H, W], or tokens [B, HW, C] inside a shell
   std::vector<at::Tensor> skips;
-  at::Tensor residual;            // a shell's input, until its shell_out
-  at::Tensor embedding;           // [B, E]: time embedding
-  at::Tensor embedding_act;       // [B, E]: activation(embedding), shared by all ResNets
-  at::Tensor context;             // [B, T, D]
+  at::Tensor residual;                 // a shell's input, until its shell_out
+  at::Tensor embedding;                // [B, E]: time embedding
+  at::Tensor embedding_act;            // [B, E]: activation(embedding), shared by all ResNets
+  at::Tensor context;                  // [B, T, D]
   std::int64_t height = 0, width = 0;  // of the image that the tokens came from
 };
 
@@ -73,7 +73,8 @@ class Executor {
   const at::Tensor& weight(const Step& step, const std::string& name) const;  // name below the step's path
   at::Tensor linear(const Step& step, const std::string& name, const at::Tensor& input, bool bias = true) const;
   at::Tensor conv(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t stride = 1) const;
-  at::Tensor group_norm(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t groups, double eps) const;
+  at::Tensor group_norm(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t groups,
+                        double eps) const;
   at::Tensor activate(const at::Tensor& x) const;
 
   void embed(const Inputs& inputs, State& state) const;
@@ -86,7 +87,8 @@ class Executor {
   at::Tensor token_attention(const Step& step, const State& state) const;
   at::Tensor feed_forward(const Step& step, const at::Tensor& tokens) const;
   at::Tensor plain_attention(const Step& step, const at::Tensor& image) const;
-  at::Tensor attend(const Step& step, const std::string& name, const at::Tensor& queries, const at::Tensor& keys, bool bias) const;
+  at::Tensor attend(const Step& step, const std::string& name, const at::Tensor& queries, const at::Tensor& keys,
+                    bool bias) const;
   const Stage& stage(const Step& step) const { return program_.stages[static_cast<std::size_t>(step.stage)]; }
 
   Program program_;

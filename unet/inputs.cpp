@@ -14,10 +14,13 @@ struct Field {
   at::Tensor Inputs::*member;
 };
 constexpr Field kFields[] = {
-    {"sample", &Inputs::sample},           {"timestep", &Inputs::timestep},
+    {"sample", &Inputs::sample},
+    {"timestep", &Inputs::timestep},
     {"encoder_hidden_states", &Inputs::encoder_hidden_states},
-    {"text_embeds", &Inputs::text_embeds}, {"time_ids", &Inputs::time_ids},
-    {"class_labels", &Inputs::class_labels}, {"timestep_cond", &Inputs::timestep_cond},
+    {"text_embeds", &Inputs::text_embeds},
+    {"time_ids", &Inputs::time_ids},
+    {"class_labels", &Inputs::class_labels},
+    {"timestep_cond", &Inputs::timestep_cond},
 };
 
 template <typename F>
@@ -56,13 +59,17 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   if (!in.sample.is_floating_point()) throw input_error(where, ": `sample` must hold floats");
   check_shape(in.timestep, {batch}, where + ": `timestep`");
   if (const int width = context_width(config); width > 0) {
-    if (!in.encoder_hidden_states.defined()) throw input_error(where, ": `encoder_hidden_states` [B, T, ", width, "] is missing");
+    if (!in.encoder_hidden_states.defined())
+      throw input_error(where, ": `encoder_hidden_states` [B, T, ", width, "] is missing");
     check_shape(in.encoder_hidden_states, {batch, -1, width}, where + ": `encoder_hidden_states`");
   }
   if (config.text_time) {
-    if (!in.text_embeds.defined() || !in.time_ids.defined()) throw input_error(where, ": `text_embeds` and `time_ids` are needed by this model");
+    if (!in.text_embeds.defined() || !in.time_ids.defined())
+      throw input_error(where, ": `text_embeds` and `time_ids` are needed by this model");
     check_shape(in.time_ids, {batch, -1}, where + ": `time_ids`");
-    check_shape(in.text_embeds, {batch, config.add_projection_dim - in.time_ids.size(1) * config.addition_time_embed_dim}, where + ": `text_embeds`");
+    check_shape(in.text_embeds,
+                {batch, config.add_projection_dim - in.time_ids.size(1) * config.addition_time_embed_dim},
+                where + ": `text_embeds`");
   }
   if (config.class_embedding != ClassEmbedding::none && !in.class_labels.defined()) {
     throw input_error(where, ": `class_labels` is needed by this model");
@@ -70,7 +77,8 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   for (const Field& field : kFields) {
     const at::Tensor& tensor = in.*field.member;
     if (tensor.defined() && (tensor.dim() == 0 || tensor.size(0) != batch)) {
-      throw input_error(where, ": `", field.name, "` has ", runtime::sizes_text(tensor), ", expected ", batch, " rows as `sample`");
+      throw input_error(where, ": `", field.name, "` has ", runtime::sizes_text(tensor), ", expected ", batch,
+                        " rows as `sample`");
     }
   }
 }
@@ -89,7 +97,8 @@ Inputs inputs_from(const TensorMap& tensors, const Config& config, const std::st
       inputs.*field.member = tensor;
       used = true;
     }
-    if (!used) throw input_error(where, ": unknown tensor `", name.substr(0, 100), "`", runtime::did_you_mean(name, known));
+    if (!used)
+      throw input_error(where, ": unknown tensor `", name.substr(0, 100), "`", runtime::did_you_mean(name, known));
   }
   for (const char* required : {"sample", "timestep"}) {
     if (!tensors.contains(required)) throw input_error(where, ": tensor `", required, "` is missing");

@@ -94,13 +94,15 @@ class Builder {
     ++stage_;
     for (int j = 0; j < stage.layers; ++j) {
       const std::string path = cat(stage.path, ".resnets.", j);
-      if (skips_.empty()) throw input_error("the up stages ask for more skips than the down stages make (at ", path, ")");
+      if (skips_.empty())
+        throw input_error("the up stages ask for more skips than the down stages make (at ", path, ")");
       emit(StepKind::pop_concat, path, channels_, channels_ + skips_.back());
       skips_.pop_back();
       emit(StepKind::resnet, path, channels_, stage.channels);
       attention(stage, j);
     }
-    if (stage.sampler == Resample::conv) emit(StepKind::upsample, stage.path + ".upsamplers.0", channels_, stage.channels);
+    if (stage.sampler == Resample::conv)
+      emit(StepKind::upsample, stage.path + ".upsamplers.0", channels_, stage.channels);
     if (stage.sampler == Resample::resnet) {
       emit(StepKind::resnet, stage.path + ".upsamplers.0", channels_, stage.channels, Resample::resnet);
     }
@@ -136,10 +138,16 @@ void embed_parameters(Shapes& out, const Config& c) {
   two_linears(out, "time_embedding", c.time_channels, c.time_embed_dim);
   if (c.time_cond_proj_dim > 0) linear(out, "time_embedding.cond_proj", c.time_channels, c.time_cond_proj_dim, false);
   switch (c.class_embedding) {
-    case ClassEmbedding::table: out.push_back({"class_embedding.weight", {c.num_class_embeds, c.time_embed_dim}}); break;
+    case ClassEmbedding::table:
+      out.push_back({"class_embedding.weight", {c.num_class_embeds, c.time_embed_dim}});
+      break;
     case ClassEmbedding::timestep: two_linears(out, "class_embedding", c.time_channels, c.time_embed_dim); break;
-    case ClassEmbedding::projection: two_linears(out, "class_embedding", c.class_projection_dim, c.time_embed_dim); break;
-    case ClassEmbedding::simple_projection: linear(out, "class_embedding", c.time_embed_dim, c.class_projection_dim, true); break;
+    case ClassEmbedding::projection:
+      two_linears(out, "class_embedding", c.class_projection_dim, c.time_embed_dim);
+      break;
+    case ClassEmbedding::simple_projection:
+      linear(out, "class_embedding", c.time_embed_dim, c.class_projection_dim, true);
+      break;
     case ClassEmbedding::none:
     case ClassEmbedding::identity: break;
   }
@@ -155,7 +163,8 @@ void resnet_parameters(Shapes& out, const Config& c, const Step& s) {
   conv(out, s.path + ".conv2", s.out_channels, s.out_channels, 3);
 }
 
-void attention_parameters(Shapes& out, const std::string& path, std::int64_t width, std::int64_t context, bool qkv_bias) {
+void attention_parameters(Shapes& out, const std::string& path, std::int64_t width, std::int64_t context,
+                          bool qkv_bias) {
   linear(out, path + ".to_q", width, width, qkv_bias);
   linear(out, path + ".to_k", width, context, qkv_bias);
   linear(out, path + ".to_v", width, context, qkv_bias);
@@ -195,12 +204,14 @@ std::int64_t count_macs(const Program& p, const Step& s, Size size) {
     macs += element_count(parameter) * (once ? 1 : of_text ? tokens : size.area());
   }
   if (cross) return macs + 2 * size.area() * tokens * s.out_channels;
-  if (s.kind == StepKind::attn1 || s.kind == StepKind::attention) macs += 2 * size.area() * size.area() * s.out_channels;
+  if (s.kind == StepKind::attn1 || s.kind == StepKind::attention)
+    macs += 2 * size.area() * size.area() * s.out_channels;
   return macs;
 }
 
 Size downsampled(const Config& c, Size in, Resample kind) {
-  // Resnet downsampling is an average pool of 2; conv: padding 1 keeps ceil(n/2), padding 0 pads right and bottom: floor.
+  // Resnet downsampling is an average pool of 2; conv: padding 1 keeps ceil(n/2), padding 0 pads right and bottom:
+  // floor.
   if (kind == Resample::resnet || c.downsample_padding == 0) return {in.height / 2, in.width / 2};
   return {(in.height + 1) / 2, (in.width + 1) / 2};
 }
@@ -219,7 +230,8 @@ struct Walk {
 void advance(Walk& walk, const Program& program, const Step& step) {
   const bool embeds = step.kind == StepKind::embed;
   if (!embeds && walk.channels != step.in_channels) {
-    misfit(step, cat("expects ", step.in_channels, " channels, gets ", walk.channels, "; what is removed before it does not fit"));
+    misfit(step, cat("expects ", step.in_channels, " channels, gets ", walk.channels,
+                     "; what is removed before it does not fit"));
   }
   const bool up = step.path.find("upsamplers") != std::string::npos;
   switch (step.kind) {
@@ -229,7 +241,8 @@ void advance(Walk& walk, const Program& program, const Step& step) {
       const auto [channels, size] = walk.skips.back();
       walk.skips.pop_back();
       if (size != walk.size) {
-        misfit(step, cat("the skip is ", size.height, "x", size.width, ", the hidden state ", walk.size.height, "x", walk.size.width));
+        misfit(step, cat("the skip is ", size.height, "x", size.width, ", the hidden state ", walk.size.height, "x",
+                         walk.size.width));
       }
       if (walk.channels + channels != step.out_channels) {
         misfit(step, cat("expects a skip of ", step.out_channels - step.in_channels, " channels, gets ", channels));
@@ -256,8 +269,9 @@ void advance(Walk& walk, const Program& program, const Step& step) {
 }  // namespace
 
 const char* step_name(StepKind kind) {
-  constexpr const char* kNames[] = {"embed", "conv_in", "push",      "pop_concat", "resnet",     "shortcut", "shell_in", "attn1",
-                                    "attn2", "ff",      "shell_out", "attention",  "downsample", "upsample", "norm_out", "conv_out"};
+  constexpr const char* kNames[] = {"embed",      "conv_in",  "push",     "pop_concat", "resnet",    "shortcut",
+                                    "shell_in",   "attn1",    "attn2",    "ff",         "shell_out", "attention",
+                                    "downsample", "upsample", "norm_out", "conv_out"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -285,7 +299,8 @@ std::vector<Parameter> step_parameters(const Config& c, const std::vector<Stage>
     case StepKind::shell_out: projection(out, c, s.path + ".proj_out", s.in_channels); break;
     case StepKind::attn1:
       affine(out, s.path + ".norm1", s.in_channels);
-      attention_parameters(out, s.path + ".attn1", s.in_channels, stage->only_cross_attention ? stage->context : s.in_channels, false);
+      attention_parameters(out, s.path + ".attn1", s.in_channels,
+                           stage->only_cross_attention ? stage->context : s.in_channels, false);
       break;
     case StepKind::attn2:
       affine(out, s.path + ".norm2", s.in_channels);
@@ -309,11 +324,13 @@ std::vector<Parameter> step_parameters(const Config& c, const std::vector<Stage>
 }
 
 std::int64_t Program::params() const {
-  return std::accumulate(steps.begin(), steps.end(), std::int64_t{0}, [](std::int64_t sum, const Step& s) { return sum + s.params; });
+  return std::accumulate(steps.begin(), steps.end(), std::int64_t{0},
+                         [](std::int64_t sum, const Step& s) { return sum + s.params; });
 }
 
 std::int64_t Program::macs() const {
-  return std::accumulate(steps.begin(), steps.end(), std::int64_t{0}, [](std::int64_t sum, const Step& s) { return sum + s.macs; });
+  return std::accumulate(steps.begin(), steps.end(), std::int64_t{0},
+                         [](std::int64_t sum, const Step& s) { return sum + s.macs; });
 }
 
 void check_program(Program& program) {
@@ -325,15 +342,17 @@ void check_program(Program& program) {
     step.height = walk.size.height;
     step.width = walk.size.width;
     step.params = 0;
-    for (const Parameter& parameter : step_parameters(program.config, program.stages, step)) step.params += element_count(parameter);
+    for (const Parameter& parameter : step_parameters(program.config, program.stages, step))
+      step.params += element_count(parameter);
     step.macs = count_macs(program, step, walk.size);
   }
   if (!walk.skips.empty()) {
     throw input_error(walk.skips.size(), " skips are left at the end; an up layer was dropped without its down layer");
   }
   if (walk.size != Size{program.geometry.height, program.geometry.width}) {
-    throw input_error("the output is ", walk.size.height, "x", walk.size.width, " for an input of ", program.geometry.height, "x",
-                      program.geometry.width, "; a down-sampler was dropped without its up-sampler, or the size does not divide");
+    throw input_error("the output is ", walk.size.height, "x", walk.size.width, " for an input of ",
+                      program.geometry.height, "x", program.geometry.width,
+                      "; a down-sampler was dropped without its up-sampler, or the size does not divide");
   }
 }
 
@@ -361,7 +380,8 @@ std::vector<Unit> find_units(const Program& base, Shell shell) {
     if (step.kind == StepKind::resnet && step.resample == Resample::none) {
       units.push_back({step.path, UnitKind::resnet, step.position, step.position, step.params, step.macs});
       if (const auto left = bypassed_resnet(base, step)) {
-        for (const Parameter& p : step_parameters(base.config, base.stages, *left)) units.back().params -= element_count(p);
+        for (const Parameter& p : step_parameters(base.config, base.stages, *left))
+          units.back().params -= element_count(p);
         units.back().macs -= count_macs(base, *left, {step.height, step.width});
       }
     } else if (step.kind == StepKind::attention) {
@@ -392,7 +412,8 @@ std::vector<ShellGroup> find_shells(const Program& base, const std::vector<Unit>
     if (step.kind == StepKind::shell_in) {
       ShellGroup group{step.path, {}, step.position, 0};
       for (std::size_t i = 0; i < units.size(); ++i) {
-        if (units[i].kind == UnitKind::transformer && starts_with(units[i].layer, step.path + ".")) group.units.push_back(static_cast<int>(i));
+        if (units[i].kind == UnitKind::transformer && starts_with(units[i].layer, step.path + "."))
+          group.units.push_back(static_cast<int>(i));
       }
       shells.push_back(std::move(group));
     } else if (step.kind == StepKind::shell_out) {
@@ -414,9 +435,8 @@ std::vector<Tap> find_taps(const Program& base) {
   for (const auto& [path, position] : last) {
     if (path != "conv_out") taps.push_back({path, position});
   }
-  std::sort(taps.begin(), taps.end(), [](const Tap& a, const Tap& b) {
-    return std::tie(a.position, a.path) < std::tie(b.position, b.path);
-  });
+  std::sort(taps.begin(), taps.end(),
+            [](const Tap& a, const Tap& b) { return std::tie(a.position, a.path) < std::tie(b.position, b.path); });
   return taps;
 }
 

@@ -15,20 +15,20 @@
 namespace laptopdiff::unet {
 
 enum class StepKind {
-  embed,       // timestep (and class, text_time) embeddings
+  embed,  // timestep (and class, text_time) embeddings
   conv_in,
   push,        // copies the hidden state onto the skip stack
   pop_concat,  // takes the last skip and concatenates it behind the hidden state's channels
   resnet,
-  shortcut,    // what is left of a bypassed ResNet that changes the channel count: its conv_shortcut
-  shell_in,    // Transformer2DModel: norm, to tokens, proj_in
+  shortcut,  // what is left of a bypassed ResNet that changes the channel count: its conv_shortcut
+  shell_in,  // Transformer2DModel: norm, to tokens, proj_in
   attn1,
   attn2,
   ff,
-  shell_out,   // proj_out, to an image, residual
-  attention,   // plain attention with its own norm and residual (UNet2DModel)
+  shell_out,  // proj_out, to an image, residual
+  attention,  // plain attention with its own norm and residual (UNet2DModel)
   downsample,
-  upsample,    // to the size of the skip on top of the stack (UNet2DConditionModel), or twice the size
+  upsample,  // to the size of the skip on top of the stack (UNet2DConditionModel), or twice the size
   norm_out,
   conv_out,
 };
@@ -43,12 +43,12 @@ struct Parameter {
 
 struct Step {
   StepKind kind;
-  std::string path;      // diffusers module path in the BASE model; of push and pop_concat, that of the layer they serve
-  int position = 0;      // index in the base program: equal positions of two variants of one base pair up
-  int stage = -1;        // 0.. down, then mid, then up: an index into Program::stages
-  int in_channels = 0;   // of the hidden state before the step
-  int out_channels = 0;  // after it
-  int height = 0, width = 0;  // of the image after it, for the program's geometry
+  std::string path;     // diffusers module path in the BASE model; of push and pop_concat, that of the layer they serve
+  int position = 0;     // index in the base program: equal positions of two variants of one base pair up
+  int stage = -1;       // 0.. down, then mid, then up: an index into Program::stages
+  int in_channels = 0;  // of the hidden state before the step
+  int out_channels = 0;                // after it
+  int height = 0, width = 0;           // of the image after it, for the program's geometry
   Resample resample = Resample::none;  // a ResNet that resizes (sampler of ResnetDownsample/UpsampleBlock2D)
   std::int64_t params = 0;
   std::int64_t macs = 0;  // conv + linear + both attention products, batch 1
@@ -70,14 +70,14 @@ const char* unit_name(UnitKind kind);
 struct Unit {
   std::string layer;  // diffusers path in the base; never shifts
   UnitKind kind;
-  int first = 0, last = 0;       // base positions, inclusive
+  int first = 0, last = 0;            // base positions, inclusive
   std::int64_t params = 0, macs = 0;  // what leaves when it alone is bypassed
 };
 
 // A Transformer2DModel: the units that share a shell.
 struct ShellGroup {
-  std::string path;           // "down_blocks.1.attentions.0"
-  std::vector<int> units;     // indices into Program::units
+  std::string path;                 // "down_blocks.1.attentions.0"
+  std::vector<int> units;           // indices into Program::units
   int shell_in = 0, shell_out = 0;  // base positions
 };
 

@@ -23,16 +23,17 @@ bool inside(const std::string& path, const std::string& prefix) {
 }
 
 bool is_stage(const std::string& layer) {
-  return layer == "mid_block" ||
-         ((layer.rfind("down_blocks.", 0) == 0 || layer.rfind("up_blocks.", 0) == 0) && std::count(layer.begin(), layer.end(), '.') == 1);
+  return layer == "mid_block" || ((layer.rfind("down_blocks.", 0) == 0 || layer.rfind("up_blocks.", 0) == 0) &&
+                                  std::count(layer.begin(), layer.end(), '.') == 1);
 }
 
 // Every name that may stand in `removed` for this base and this way of removal.
 std::vector<std::string> removable(const Program& base, How how) {
   std::set<std::string> names;
   for (const Step& step : base.steps) {
-    const bool layer = (step.kind == StepKind::resnet && step.resample == Resample::none) || step.kind == StepKind::shell_in ||
-                       step.kind == StepKind::attn1 || step.kind == StepKind::attention;
+    const bool layer = (step.kind == StepKind::resnet && step.resample == Resample::none) ||
+                       step.kind == StepKind::shell_in || step.kind == StepKind::attn1 ||
+                       step.kind == StepKind::attention;
     if (!layer) continue;
     const bool block = step.kind == StepKind::attn1;
     if (how == How::bypass || !block) names.insert(step.path);
@@ -126,7 +127,8 @@ class Pruner {
   }
 
   void require_present(const Step& step, const std::string& layer) {
-    if (fate(step) != Fate::stays) throw input_error("removed: `", layer, "` is listed twice or lies inside a dropped layer");
+    if (fate(step) != Fate::stays)
+      throw input_error("removed: `", layer, "` is listed twice or lies inside a dropped layer");
   }
 
   // A shell goes where the spec took its blocks. One that had none to begin with (depth 0) stays: it still computes.
@@ -168,8 +170,8 @@ void check_total(ObjectReader& totals, const std::string& key, std::int64_t base
   const auto written_base = in.get<std::int64_t>("base", base), written_pruned = in.get<std::int64_t>("pruned", pruned);
   in.finish();
   if (written_base != base || written_pruned != pruned) {
-    throw input_error(in.where(), ": says base ", written_base, ", pruned ", written_pruned, "; this base and these removals give ",
-                      base, " and ", pruned);
+    throw input_error(in.where(), ": says base ", written_base, ", pruned ", written_pruned,
+                      "; this base and these removals give ", base, " and ", pruned);
   }
 }
 
@@ -218,8 +220,8 @@ std::vector<Removal> canonical_removals(const Program& base, const Spec& spec) {
   for (const Removal& removal : spec.removed) {
     const auto& known = removal.how == How::bypass ? bypassable : droppable;
     if (!std::binary_search(known.begin(), known.end(), removal.layer)) {
-      throw input_error("removed: `", removal.layer.substr(0, 200), "` cannot be removed by ", how_name(removal.how), " from this ",
-                        spec.base.class_name(), runtime::did_you_mean(removal.layer, known));
+      throw input_error("removed: `", removal.layer.substr(0, 200), "` cannot be removed by ", how_name(removal.how),
+                        " from this ", spec.base.class_name(), runtime::did_you_mean(removal.layer, known));
     }
     bool is_shell = false;
     for (const Step& step : base.steps) {
@@ -270,7 +272,8 @@ Spec parse_spec(const Json& json, const std::string& where) {
   base.finish();
 
   const auto shell = in.get<std::string>("shell", "drop");
-  if (shell != "drop" && shell != "keep") throw input_error(where, ": `shell` is \"", shell, "\", expected drop or keep");
+  if (shell != "drop" && shell != "keep")
+    throw input_error(where, ": `shell` is \"", shell, "\", expected drop or keep");
   spec.shell = shell == "drop" ? Shell::drop : Shell::keep;
   const Json& removed = in.raw("removed");
   if (!removed.is_array()) throw input_error(where, ": `removed` must be a list");
@@ -314,20 +317,23 @@ std::vector<Spec> read_spec_set(const std::filesystem::path& path) {
   const std::string where = path.string();
   ObjectReader in(json, where);
   const auto format = in.required<std::string>("format");
-  if (format != kSpecSetFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kSpecSetFormat, "\"");
+  if (format != kSpecSetFormat)
+    throw input_error(where, ": `format` is \"", format, "\", expected \"", kSpecSetFormat, "\"");
   const Json& students = in.raw("students");
   in.ignore("made_by");
   in.finish();
   if (!students.is_array() || students.empty()) throw input_error(where, ": `students` must be a list of specs");
   std::vector<Spec> set;
-  for (std::size_t i = 0; i < students.size(); ++i) set.push_back(parse_spec(students[i], cat(where, ": students[", i, "]")));
+  for (std::size_t i = 0; i < students.size(); ++i)
+    set.push_back(parse_spec(students[i], cat(where, ": students[", i, "]")));
   std::sort(set.begin(), set.end(), [](const Spec& a, const Spec& b) { return a.first_timestep < b.first_timestep; });
   for (std::size_t i = 1; i < set.size(); ++i) {
     if (set[i].first_timestep != set[i - 1].last_timestep) {
       throw input_error(where, ": timesteps [", set[i - 1].first_timestep, ", ", set[i - 1].last_timestep, ") and [",
                         set[i].first_timestep, ", ", set[i].last_timestep, ") leave a gap or overlap");
     }
-    if (comparable_config(set[i].base) != comparable_config(set[0].base)) throw input_error(where, ": the students are not of one base");
+    if (comparable_config(set[i].base) != comparable_config(set[0].base))
+      throw input_error(where, ": the students are not of one base");
   }
   return set;
 }

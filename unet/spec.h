@@ -32,8 +32,8 @@ struct Spec {
   std::vector<Removal> removed;  // as written
   Shell shell = Shell::drop;
   int first_timestep = 0, last_timestep = 1000;  // [first, last)
-  std::string weights_sha256;    // empty: any weights of this base
-  Json made_by;                  // provenance; null where there is none
+  std::string weights_sha256;                    // empty: any weights of this base
+  Json made_by;                                  // provenance; null where there is none
 };
 
 // The removals with every Transformer2DModel path written out as its blocks, sorted, without repeats.

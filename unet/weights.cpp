@@ -18,7 +18,8 @@ constexpr const char* kStem = "diffusion_pytorch_model";
 constexpr std::size_t kMostListed = 12;
 
 std::string shortened(const std::vector<std::string>& lines) {
-  std::vector<std::string> shown(lines.begin(), lines.begin() + static_cast<std::ptrdiff_t>(std::min(lines.size(), kMostListed)));
+  std::vector<std::string> shown(lines.begin(),
+                                 lines.begin() + static_cast<std::ptrdiff_t>(std::min(lines.size(), kMostListed)));
   std::string text = runtime::join(shown, "\n  ");
   if (lines.size() > kMostListed) text += cat("\n  ... and ", lines.size() - kMostListed, " more");
   return text;
@@ -27,7 +28,8 @@ std::string shortened(const std::vector<std::string>& lines) {
 // The U-Net folder of a pipeline, or the folder itself.
 fs::path unet_folder(const fs::path& path) {
   if (!fs::exists(path)) throw input_error(path.string(), ": no such file or folder");
-  if (fs::is_directory(path) && !fs::exists(path / "config.json") && fs::exists(path / "unet" / "config.json")) return path / "unet";
+  if (fs::is_directory(path) && !fs::exists(path / "config.json") && fs::exists(path / "unet" / "config.json"))
+    return path / "unet";
   return path;
 }
 
@@ -59,7 +61,8 @@ std::vector<std::string> complaints(const Program& program, const TensorMap& wei
         lines.push_back(cat(parameter.name, ": is ", runtime::sizes_text(found->second), ", expected ",
                             runtime::shape_text(parameter.shape)));
       } else if (!found->second.is_floating_point()) {
-        lines.push_back(cat(parameter.name, ": holds ", runtime::dtype_name(runtime::dtype_of(found->second)), ", expected floats"));
+        lines.push_back(cat(parameter.name, ": holds ", runtime::dtype_name(runtime::dtype_of(found->second)),
+                            ", expected floats"));
       }
     }
   }
@@ -71,7 +74,8 @@ std::vector<std::string> complaints(const Program& program, const TensorMap& wei
 TensorMap select_weights(const Program& program, const TensorMap& weights, const std::string& where) {
   std::set<std::string> used;
   const std::vector<std::string> lines = complaints(program, weights, used);
-  if (!lines.empty()) throw input_error(where, ": ", lines.size(), " tensors do not fit the architecture:\n  ", shortened(lines));
+  if (!lines.empty())
+    throw input_error(where, ": ", lines.size(), " tensors do not fit the architecture:\n  ", shortened(lines));
   TensorMap selected;
   for (const std::string& name : used) selected[name] = weights.at(name);
   return selected;
@@ -99,8 +103,8 @@ Model load_model(const fs::path& path) {
     if (!used.contains(name)) lines.push_back(cat("unexpected: ", name, " ", runtime::sizes_text(tensor)));
   }
   if (!lines.empty()) {
-    throw input_error(model.path.string(), ": ", lines.size(), " tensors do not fit config.json", model.spec.removed.empty() ? "" : " and spec.json",
-                      ":\n  ", shortened(lines));
+    throw input_error(model.path.string(), ": ", lines.size(), " tensors do not fit config.json",
+                      model.spec.removed.empty() ? "" : " and spec.json", ":\n  ", shortened(lines));
   }
   model.weights = std::move(weights);
   return model;

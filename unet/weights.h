@@ -14,8 +14,8 @@ using runtime::TensorMap;
 
 // A model folder, opened: config, what was removed, and the tensors (mapped, not yet read).
 struct Model {
-  Spec spec;         // spec.removed is empty for a full model
-  TensorMap weights; // exactly the tensors of build_program(spec)
+  Spec spec;          // spec.removed is empty for a full model
+  TensorMap weights;  // exactly the tensors of build_program(spec)
   std::filesystem::path path;
 };
 

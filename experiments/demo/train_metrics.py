@@ -99,16 +99,16 @@ def make_clip(vocabulary: int) -> CLIPModel:
         "vocab_size": vocabulary,
         "hidden_size": 96,
         "intermediate_size": 384,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 2,
         "max_position_embeddings": 77,
         "bos_token_id": vocabulary - 2,
         "eos_token_id": vocabulary - 1,
         "pad_token_id": vocabulary - 1,
     }
     vision = common | {
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
+        "hidden_size": 96,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
         "image_size": SIDE,
         "patch_size": 4,
     }

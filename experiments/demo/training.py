@@ -227,7 +227,9 @@ class Stage:
 
     def _rate_now(self) -> float:
         progress = self._step / self._total if self._total else 0.0
-        warm = min(1.0, (self._step + 1) / self.options.warmup)
+        # A short run must not spend itself on warming up.
+        warmup = min(self.options.warmup, max(1, self._total // 10)) if self._total else self.options.warmup
+        warm = min(1.0, (self._step + 1) / warmup)
         return self.options.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def _advance(self, capture: bool) -> None:

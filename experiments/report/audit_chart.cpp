@@ -58,7 +58,7 @@ std::string scatter(const AuditFile& audit, const Prediction& prediction, const 
   Axis x = axis, y = axis;
   x.label = cat("predicted loss (", prediction.name, ")");
   y.label = "true loss";
-  Chart chart(440, 400, x, y, cat(prediction.name, " prediction against true loss of ", audit.rows.size(), " masks, both logarithmic; agreement is in the table below"));
+  Chart chart(480, 420, x, y, cat(prediction.name, " prediction against true loss of ", audit.rows.size(), " masks, both logarithmic; agreement is in the table below"));
   chart.svg().line(chart.x(axis.low), chart.y(axis.low), chart.x(axis.high), chart.y(axis.high), "reference");
   for (const AuditedMask& row : audit.rows) {
     const auto& predicted = row.*prediction.value;
@@ -82,7 +82,7 @@ std::string agreement_table(const AuditFile& audit) {
                 number(a.r2_log), "</td><td class=\"number\">", number(a.ratio_median), "<small>", number(a.ratio_min), " to ", number(a.ratio_max), "</small></td></tr>\n");
   }
   if (rows.empty()) return missing("audit.json has no numbers of agreement.");
-  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Prediction</th><th scope=\"col\">Masks</th><th scope=\"col\">Spearman</th><th scope=\"col\">R\u00B2 of the "
+  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Prediction</th><th scope=\"col\" class=\"number\">Masks</th><th scope=\"col\" class=\"number\">Spearman</th><th scope=\"col\">R\u00B2 of the "
                               "logarithms</th><th scope=\"col\">True / predicted<small>median, least to greatest</small></th></tr></thead><tbody>",
                               rows, "</tbody></table>"),
                           "Agreement of predicted and true loss"),
@@ -97,7 +97,7 @@ std::string mask_table(const AuditFile& audit) {
                 significant(row.standard_error, 2), "</td></tr>\n");
   }
   return details(cat("All ", audit.rows.size(), " masks"),
-                 scrolling(cat("<table><thead><tr><th scope=\"col\">Mask</th><th scope=\"col\">Kind</th><th scope=\"col\">Kept</th><th scope=\"col\">Additive</th><th scope=\"col\">Gram"
+                 scrolling(cat("<table><thead><tr><th scope=\"col\">Mask</th><th scope=\"col\">Kind</th><th scope=\"col\" class=\"number\">Kept</th><th scope=\"col\" class=\"number\">Additive</th><th scope=\"col\">Gram"
                                "</th><th scope=\"col\">True \u00B1 standard error</th></tr></thead><tbody>",
                                rows, "</tbody></table>"),
                            "All masks of the audit"));

@@ -1,6 +1,7 @@
 // The feature loss of each tap before and after balancing: imbalance must be seen.
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "experiments/report/html.h"
 #include "experiments/report/numbers.h"
@@ -16,10 +17,17 @@ using runtime::cat;
 constexpr std::size_t kShown = 4;       // further arms are folded away
 constexpr std::size_t kNamedTaps = 12;  // legends with more entries would be longer than the chart
 
-// Taps run through one range of hues in the order of the U-Net.
+// Taps run through one range of colours in the order of the U-Net.
 std::string tap_style(std::size_t index, std::size_t count) {
-  const double share = count < 2 ? 0 : static_cast<double>(index) / static_cast<double>(count - 1);
-  return cat("--c:hsl(", static_cast<int>(std::lround(255 - 235 * share)), " 62% 50%)");
+  // Readable on light and dark paper, and under white text.
+  static constexpr int kStops[][3] = {{122, 91, 224}, {47, 127, 214}, {15, 143, 143}, {79, 143, 47}, {179, 120, 26}, {208, 67, 47}};
+  constexpr int kLast = static_cast<int>(std::size(kStops)) - 1;
+  const double place = count < 2 ? 0 : kLast * static_cast<double>(index) / static_cast<double>(count - 1);
+  const int from = std::min(static_cast<int>(place), kLast - 1);
+  const auto mixed = [&](int channel) {
+    return static_cast<int>(std::lround(kStops[from][channel] + (place - from) * (kStops[from + 1][channel] - kStops[from][channel])));
+  };
+  return cat("--c:rgb(", mixed(0), " ", mixed(1), " ", mixed(2), ")");
 }
 
 const char* name_of(Term which) { return which == Term::raw ? "raw" : "balanced"; }
@@ -34,7 +42,7 @@ std::string chart(const Arm& arm, const std::vector<std::string>& taps, Term whi
   for (const LogRow& row : arm.log) {
     for (const auto& [name, loss] : row.taps) values.push_back(term(loss, which));
   }
-  Chart chart(440, 270, step_axis(arm.log), axis_around(cat(name_of(which), " feature loss"), Scaling::log, values),
+  Chart chart(480, 280, step_axis(arm.log), axis_around(cat(name_of(which), " feature loss"), Scaling::log, values),
               cat("The ", name_of(which), " feature loss of ", taps.size(), " taps over the training steps of ", arm.name, ", logarithmic"));
   for (std::size_t i = 0; i < taps.size(); ++i) {
     std::vector<std::pair<double, double>> points;
@@ -93,7 +101,7 @@ std::string one_arm(const Setting& setting) {
   return cat("<h3>", swatch(color_class(setting)), escape(setting.label), balance.empty() ? "" : cat(" <small>balance <code>", escape(balance), "</code></small>"), "</h3>\n",
              figure(cat(taps_legend(taps), "<div class=\"panels\"><div class=\"panel\">", chart(arm, taps, Term::raw), "</div><div class=\"panel\">", chart(arm, taps, Term::balanced),
                         "</div></div>", scrolling(share_bars(arm, taps), "Shares of the feature loss")),
-                    cat("A line is one tap, from the first (blue) to the last (red) in the U-Net. Left: as measured. Right: as the training saw it. The bars are the shares at step ",
+                    cat("A line is one tap, from the first (violet) to the last (red) in the U-Net. Left: as measured. Right: as the training saw it. The bars are the shares at step ",
                         arm.log.back().step, arm.name == setting.label ? "" : cat(", of ", escape(arm.name)), ".")));
 }
 
@@ -107,7 +115,7 @@ std::string share_row(const Setting& setting, Term which) {
 std::string share_table(const std::vector<const Setting*>& trained) {
   std::string rows;
   for (const Setting* setting : trained) rows += share_row(*setting, Term::raw) + share_row(*setting, Term::balanced);
-  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Arm</th><th scope=\"col\">Terms</th><th scope=\"col\">Largest share</th><th scope=\"col\">Smallest share</th><th "
+  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Arm</th><th scope=\"col\">Terms</th><th scope=\"col\" class=\"number\">Largest share</th><th scope=\"col\" class=\"number\">Smallest share</th><th "
                               "scope=\"col\">Largest / smallest</th></tr></thead><tbody>",
                               rows, "</tbody></table>"),
                           "Table of shares of the feature loss"),

@@ -9,6 +9,9 @@ namespace laptopdiff::report {
 // Safe between tags and inside quoted attributes: & < > " ' become entities, control characters U+FFFD.
 std::string escape(std::string_view text);
 
+// The same, with places to break a line after each underscore: names of arms are long.
+std::string breakable(std::string_view text);
+
 // RFC 4648 with padding.
 std::string base64(std::string_view bytes);
 

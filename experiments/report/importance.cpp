@@ -13,7 +13,7 @@ namespace {
 
 using runtime::cat;
 
-constexpr double kName = 150, kBars = 430, kColumn = 24, kRow = 16, kStageGap = 22, kTop = 26, kBottom = 46;
+constexpr double kName = 150, kBars = 640, kColumn = 24, kRow = 16, kStageGap = 22, kTop = 26, kBottom = 46;
 
 std::string tooltip(const unet::Unit& unit, const pruning::Estimate& score) {
   const std::string text = score.value ? cat("score ", significant(*score.value), " \u00B1 ", significant(score.standard_error, 2)) : "no score: " + score.why_null;

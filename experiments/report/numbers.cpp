@@ -66,8 +66,7 @@ std::string duration(double seconds) {
 }
 
 std::string power_of_ten(int exponent) {
-  if (exponent >= -3 && exponent <= 3) return significant(std::pow(10.0, exponent));
-  return "10" + superscript(exponent);
+  return exponent == 0 ? "1" : exponent == 1 ? "10" : "10" + superscript(exponent);
 }
 
 }  // namespace laptopdiff::report

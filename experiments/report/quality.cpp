@@ -1,5 +1,6 @@
 // Every metric of every setting: dots with intervals, and the table.
 #include <algorithm>
+#include <cmath>
 
 #include "experiments/report/html.h"
 #include "experiments/report/numbers.h"
@@ -13,7 +14,7 @@ namespace {
 
 using runtime::cat;
 
-constexpr double kPanelWidth = 340, kRow = 24, kPanelTop = 10, kPanelBottom = 46;
+constexpr double kPanelWidth = 480, kRow = 24, kPanelTop = 10, kPanelBottom = 46;
 
 std::string shown(const MetricInfo& info, double value) { return cat(significant(value * info.factor, info.factor == 100 ? 3 : 4), info.unit); }
 
@@ -58,7 +59,7 @@ std::string panel(const Material& material, const MetricInfo& info) {
   const double left = 16, right = kPanelWidth - 16;
   const auto x = [&](double value) { return left + axis.at(value * info.factor) * (right - left); };
   Svg svg(kPanelWidth, bottom + kPanelBottom, cat(info.name, " of every arm; the numbers are in the table below"));
-  for (const auto& [value, text] : axis.ticks(5)) {
+  for (const auto& [value, text] : axis.ticks(6)) {
     svg.line(left + axis.at(value) * (right - left), kPanelTop, left + axis.at(value) * (right - left), bottom, "grid");
     svg.text(left + axis.at(value) * (right - left), bottom + 16, text, "tick middle");
   }
@@ -110,7 +111,7 @@ std::string metric_cell(const MetricInfo& info, const Summary& value, const Summ
   }
   if (decline != nullptr) {
     const double mean = decline->mean;
-    cell += cat("<small class=\"", mean > 0 ? "worse" : "better", "\">", percent(std::abs(mean)), mean > 0 ? " worse" : " better", "</small>");
+    cell += cat("<small class=\"", mean > 0 ? "worse" : "better", "\">", percent(std::abs(mean), std::abs(mean) >= 100 ? 0 : 1), mean > 0 ? " worse" : " better", "</small>");
   }
   return cell + "</td>";
 }
@@ -133,7 +134,7 @@ std::string table_head(const std::vector<const MetricInfo*>& metrics) {
 std::string setting_row(const Material& material, const Setting& setting, const std::vector<const MetricInfo*>& metrics) {
   const Arm* teacher = material.results.teacher();
   const std::string runs = setting.arms.size() > 1 ? cat("<small>", setting.arms.size(), " seeds</small>") : "";
-  std::string row = cat("<tr><th scope=\"row\">", swatch(color_class(setting)), escape(setting.label), runs, "</th>",
+  std::string row = cat("<tr><th scope=\"row\">", swatch(color_class(setting)), breakable(setting.label), runs, "</th>",
                         share_cell(setting.params, teacher != nullptr ? teacher->params : 0), share_cell(setting.macs, teacher != nullptr ? teacher->macs : 0),
                         "<td class=\"number\">", setting.steps > 0 ? runtime::with_commas(setting.steps) : "\u2013", "</td>");
   for (const MetricInfo* info : metrics) {

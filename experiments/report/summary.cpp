@@ -1,5 +1,6 @@
 // The page's first lines: what the numbers say, from results.json alone.
 #include <algorithm>
+#include <cmath>
 
 #include "experiments/report/html.h"
 #include "experiments/report/numbers.h"
@@ -50,11 +51,11 @@ std::string kept(const Material& material, const Setting& setting) {
   return cat("keeps ", percent(100.0 * static_cast<double>(setting.params) / static_cast<double>(teacher->params)), " of the parameters");
 }
 
-std::string sentence(const Material& material, const Setting& setting, const MetricInfo* metric) {
+std::string sentence(const Material& material, const Setting& setting, const MetricInfo* metric, bool is_first) {
   std::string text = cat("<strong>", escape(setting.label), "</strong> ", kept(material, setting));
   if (!setting.first().is_trained) text += ", is not retrained,";
   if (metric != nullptr && setting.declines.contains(metric->key)) {
-    text += cat(" and ", change(*metric, setting.declines.at(metric->key).mean), " against the teacher");
+    text += cat(" and ", change(*metric, setting.declines.at(metric->key).mean), is_first ? " against the teacher" : "");
   }
   return text + ".";
 }
@@ -77,7 +78,7 @@ std::string card(const Material& material, const Setting& setting) {
     }
   }
   const char* what = setting.first().is_teacher() ? "the original model" : setting.first().is_trained ? "pruned and retrained" : "pruned, not retrained";
-  return cat("<article class=\"card ", color_class(setting), "\"><h3>", escape(setting.label), "</h3><p>", what, "</p><dl>", rows, "</dl></article>\n");
+  return cat("<article class=\"card ", color_class(setting), "\"><h3>", breakable(setting.label), "</h3><p>", what, "</p><dl>", rows, "</dl></article>\n");
 }
 
 }  // namespace
@@ -90,7 +91,7 @@ std::string summary_text(const Material& material) {
   const MetricInfo* metric = leading_metric(material);
   const auto list = students(material, metric);
   std::string text;
-  for (std::size_t i = 0; i < std::min(kSentences, list.size()); ++i) text += sentence(material, *list[i], metric) + " ";
+  for (std::size_t i = 0; i < std::min(kSentences, list.size()); ++i) text += sentence(material, *list[i], metric, i == 0) + " ";
   if (list.size() > kSentences) text += cat(list.size() - kSentences, " more below.");
   return list.empty() ? missing("The study has no pruned arm, so there is nothing to compare.") : cat("<p class=\"lead\">", text, "</p>\n");
 }

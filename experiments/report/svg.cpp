@@ -29,19 +29,23 @@ std::vector<std::pair<double, std::string>> linear_ticks(double low, double high
   const double raw = (high - low) / std::max(1, most - 1);
   const double magnitude = std::pow(10.0, std::floor(std::log10(raw)));
   const double share = raw / magnitude;
-  const double step = (share <= 1 ? 1 : share <= 2 ? 2 : share <= 5 ? 5 : 10) * magnitude;
+  const double step = (share <= 1.5 ? 1 : share <= 3.5 ? 2 : share <= 7 ? 5 : 10) * magnitude;
   std::vector<std::pair<double, std::string>> ticks;
-  for (double k = std::ceil(low / step - 1e-9); k * step <= high + step * 1e-9; ++k) ticks.emplace_back(k * step, significant(k * step));
+  for (double k = std::ceil(low / step - 1e-9); k * step <= high + step * 1e-9; ++k) {
+    const double value = k == 0 ? 0 : k * step;  // no negative zero
+    ticks.emplace_back(value, significant(value));
+  }
   return ticks;
 }
 
-// Powers of ten; 1-2-5 where they would be fewer than three.
+// Powers of ten; 1-2-5 where they would be fewer than three, and even steps where those would be too.
 std::vector<std::pair<double, std::string>> log_ticks(double low, double high, int most) {
   const int first = static_cast<int>(std::ceil(std::log10(low) - 1e-9)), last = static_cast<int>(std::floor(std::log10(high) + 1e-9));
   std::vector<std::pair<double, std::string>> ticks;
   if (last - first >= 2) {
     const int step = (last - first) / std::max(1, most) + 1;
-    for (int k = first; k <= last; k += step) ticks.emplace_back(std::pow(10.0, k), power_of_ten(k));
+    const bool plain = first >= -3 && last <= 4;
+    for (int k = first; k <= last; k += step) ticks.emplace_back(std::pow(10.0, k), plain ? significant(std::pow(10.0, k), 6) : power_of_ten(k));
     return ticks;
   }
   for (int k = first - 1; k <= last; ++k) {
@@ -50,7 +54,7 @@ std::vector<std::pair<double, std::string>> log_ticks(double low, double high, i
       if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) ticks.emplace_back(value, significant(value));
     }
   }
-  return ticks;
+  return ticks.size() >= 3 ? ticks : linear_ticks(low, high, most);
 }
 
 }  // namespace

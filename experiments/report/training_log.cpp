@@ -1,6 +1,7 @@
 #include "experiments/report/training_log.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <sstream>
 #include <tuple>
 

@@ -116,10 +116,10 @@ class Map {
     const bool stays = fate == Fate::kept || fate == Fate::partly;
     const std::string classes = fate == Fate::dropped ? "cell dropped" : stays ? cat("cell fill ", unet::unit_name(kind)) : cat("cell bypassed ", unet::unit_name(kind));
     svg.rect(x, y, kCellWidth, cell_, classes, tooltip(unit), stays ? cat("fill-opacity:", 0.16 + 0.46 * std::round(strength_[unit] * 50) / 50) : "");
-    if (fate != Fate::dropped) svg.text(x + kCellWidth / 2, y + cell_ / 2 + 4, letter(kind), stays ? "cell-text middle" : "cell-text gone middle");
-    if (stays && fate != Fate::partly) return;
-    if (fate != Fate::dropped) svg.line(x + 1, y + cell_ - 1, x + kCellWidth - 1, y + 1, "cross");
+    if (fate == Fate::dropped) return;
+    if (fate != Fate::kept) svg.line(x + 1, y + cell_ - 1, x + kCellWidth - 1, y + 1, "cross");
     if (fate == Fate::bypassed) svg.line(x + 1, y + 1, x + kCellWidth - 1, y + cell_ - 1, "cross");
+    svg.text(x + kCellWidth / 2, y + cell_ / 2 + 4, letter(kind), stays ? "cell-text middle" : "cell-text gone middle");
   }
 
   const Pruning& pruning_;

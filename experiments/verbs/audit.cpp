@@ -1,4 +1,6 @@
 // `audit`: predicted against true loss over solver, random and preset masks.
+#include "pruning/audit.h"
+
 #include <torch/types.h>
 
 #include <cstdio>
@@ -6,7 +8,6 @@
 
 #include "experiments/command.h"
 #include "experiments/verbs.h"
-#include "pruning/audit.h"
 #include "pruning/presets.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -38,12 +39,13 @@ struct AuditVerbOptions {
 void print_audit(const pruning::Audit& audit) {
   std::printf("%-24s %6s %12s %12s %12s\n", "mask", "kept", "additive", "gram", "true");
   for (const pruning::AuditRow& row : audit.rows) {
-    std::printf("%-24s %6.3f %12s %12s %12.5g\n", row.name.c_str(), row.keep, row.additive ? runtime::cat(*row.additive).c_str() : "-",
+    std::printf("%-24s %6.3f %12s %12s %12.5g\n", row.name.c_str(), row.keep,
+                row.additive ? runtime::cat(*row.additive).c_str() : "-",
                 row.gram ? runtime::cat(*row.gram).c_str() : "-", row.true_loss);
   }
   const auto line = [](const char* name, const pruning::Agreement& a) {
-    std::printf("%-18s %3d masks: Spearman %.3f, R^2 (log) %.3f, true/predicted %.3f (%.3f to %.3f)\n", name, a.rows, a.spearman, a.r2_log,
-                a.ratio_median, a.ratio_min, a.ratio_max);
+    std::printf("%-18s %3d masks: Spearman %.3f, R^2 (log) %.3f, true/predicted %.3f (%.3f to %.3f)\n", name, a.rows,
+                a.spearman, a.r2_log, a.ratio_median, a.ratio_min, a.ratio_max);
   };
   line("additive", audit.additive_all);
   line("gram", audit.gram_all);
@@ -64,9 +66,11 @@ void run_audit(const Invocation& invocation) {
   LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute);
   const pruning::Scores scores = pruning::read_scores(options.scores);
   if (scores.weights_sha256 != model.weights_sha256) {
-    throw runtime::input_error(options.scores, ": scores of other weights (", scores.weights_sha256.substr(0, 12), "...) than ", options.model);
+    throw runtime::input_error(options.scores, ": scores of other weights (", scores.weights_sha256.substr(0, 12),
+                               "...) than ", options.model);
   }
-  unet::Inputs inputs = unet::inputs_from(runtime::read_tensors(options.calibration), model.spec.base, options.calibration);
+  unet::Inputs inputs =
+      unet::inputs_from(runtime::read_tensors(options.calibration), model.spec.base, options.calibration);
   if (options.samples > 0) inputs = unet::slice(inputs, 0, std::min(options.samples, inputs.batch()));
   pruning::AuditOptions run;
   run.keep = options.keep;
@@ -76,8 +80,8 @@ void run_audit(const Invocation& invocation) {
   run.batch = options.batch;
   if (common.dry_run) return runtime::say("inputs are fine");
   const unet::Executor executor(model.base, model.weights);
-  const pruning::Audit audit =
-      pruning::run_audit(model.base, executor, scores, unet::to(inputs, common.torch_dtype(), common.torch_device()), run);
+  const pruning::Audit audit = pruning::run_audit(model.base, executor, scores,
+                                                  unet::to(inputs, common.torch_dtype(), common.torch_device()), run);
   Json json = pruning::audit_json(audit);
   json["samples"] = inputs.batch();
   json["made_by"] = provenance(invocation);

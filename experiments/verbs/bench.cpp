@@ -1,7 +1,7 @@
 // `bench`: times of one forward, one scoring pass over all units, or one distillation step, on random inputs.
-#include <sys/resource.h>
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <sys/resource.h>
 #include <torch/cuda.h>
 #include <torch/types.h>
 
@@ -66,14 +66,16 @@ unet::Inputs random_inputs(const unet::Program& program, std::int64_t batch, std
   inputs.sample = random_tensor({batch, c.in_channels, program.geometry.height, program.geometry.width}, salt);
   inputs.timestep = at::full({batch}, static_cast<std::int64_t>(500 + salt % 400), at::kLong);
   for (const unet::Stage& stage : program.stages) {
-    if (stage.context > 0) inputs.encoder_hidden_states = random_tensor({batch, program.geometry.tokens, stage.context}, salt + 1);
+    if (stage.context > 0)
+      inputs.encoder_hidden_states = random_tensor({batch, program.geometry.tokens, stage.context}, salt + 1);
   }
   if (c.text_time) {
     inputs.time_ids = at::full({batch, 6}, 1024.0);
     inputs.text_embeds = random_tensor({batch, c.add_projection_dim - 6 * c.addition_time_embed_dim}, salt + 2);
   }
   if (c.class_embedding == unet::ClassEmbedding::table) inputs.class_labels = at::zeros({batch}, at::kLong);
-  else if (c.class_embedding != unet::ClassEmbedding::none) throw runtime::usage_error("bench: class embeddings other than a table are not set up here");
+  else if (c.class_embedding != unet::ClassEmbedding::none)
+    throw runtime::usage_error("bench: class embeddings other than a table are not set up here");
   return inputs;
 }
 
@@ -82,7 +84,8 @@ struct Timing {
 };
 
 // Fresh inputs each run, made before the clock starts.
-Timing measure(const BenchOptions& options, at::Device device, const std::function<std::function<void()>(std::uint64_t)>& prepare) {
+Timing measure(const BenchOptions& options, at::Device device,
+               const std::function<std::function<void()>(std::uint64_t)>& prepare) {
   std::vector<double> seconds;
   for (std::int64_t run = 0; run <= options.repeat; ++run) {
     const auto work = prepare(static_cast<std::uint64_t>(run) * 16);
@@ -102,13 +105,15 @@ struct Subject {
 
 Subject open_subject(const BenchOptions& options, const CommonOptions& common) {
   unet::Spec spec = unet::load_architecture(options.model);
-  const unet::Geometry geometry{static_cast<int>(options.latent), static_cast<int>(options.latent), static_cast<int>(options.tokens)};
+  const unet::Geometry geometry{static_cast<int>(options.latent), static_cast<int>(options.latent),
+                                static_cast<int>(options.tokens)};
   Subject subject;
   subject.base = unet::build_base(spec.base, geometry);
   if (!options.spec.empty()) spec = load_spec_for(options.spec, spec);
   subject.program = unet::prune(subject.base, spec);
   const bool only_config = !std::filesystem::is_directory(options.model);
-  const runtime::TensorMap weights = only_config ? random_weights(subject.base) : unet::load_model(options.model).weights;
+  const runtime::TensorMap weights =
+      only_config ? random_weights(subject.base) : unet::load_model(options.model).weights;
   subject.weights = unet::convert(weights, common.torch_dtype(), common.torch_device());
   return subject;
 }
@@ -117,19 +122,20 @@ Timing bench_forward(const BenchOptions& options, const CommonOptions& common, c
   const c10::InferenceMode inference;
   const unet::Executor executor(subject.program, subject.weights);
   return measure(options, common.torch_device(), [&](std::uint64_t salt) {
-    return [&executor, inputs = unet::to(random_inputs(subject.program, options.batch, salt), common.torch_dtype(), common.torch_device())] {
-      executor.forward(inputs);
-    };
+    return [&executor, inputs = unet::to(random_inputs(subject.program, options.batch, salt), common.torch_dtype(),
+                                         common.torch_device())] { executor.forward(inputs); };
   });
 }
 
-Timing bench_score(const BenchOptions& options, const CommonOptions& common, const Subject& subject, std::int64_t& macs) {
+Timing bench_score(const BenchOptions& options, const CommonOptions& common, const Subject& subject,
+                   std::int64_t& macs) {
   const unet::Executor executor(subject.base, subject.weights);
   pruning::OutputLossOptions run;
   run.batch = options.batch;
   pruning::OutputLossReport report;
   const Timing timing = measure(options, common.torch_device(), [&](std::uint64_t salt) {
-    return [&, inputs = unet::to(random_inputs(subject.base, options.samples, salt), common.torch_dtype(), common.torch_device())] {
+    return [&, inputs = unet::to(random_inputs(subject.base, options.samples, salt), common.torch_dtype(),
+                                 common.torch_device())] {
       pruning::score_output_loss(subject.base, executor, inputs, run, &report);
     };
   });
@@ -141,7 +147,8 @@ Timing bench_distill(const BenchOptions& options, const CommonOptions& common, c
   const at::Device device = common.torch_device();
   const unet::Executor teacher(subject.base, subject.weights);
   distill::OptimizerConfig optimizer;
-  distill::TrainState state = distill::initial_state(unet::select_weights(subject.program, subject.weights, "bench"), optimizer, device);
+  distill::TrainState state =
+      distill::initial_state(unet::select_weights(subject.program, subject.weights, "bench"), optimizer, device);
   const unet::Executor student(subject.program, state.weights);
   const auto pairs = distill::tap_pairs("blocks", subject.base, subject.program);
   return measure(options, device, [&](std::uint64_t salt) {
@@ -185,13 +192,20 @@ void run_bench(const Invocation& invocation) {
     timing = bench_distill(options, common, subject);
     macs = (subject.base.macs() + 3 * subject.program.macs()) * options.batch;  // a backward pass is two forwards
   } else {
-    throw runtime::usage_error("bench: unknown kind `", options.kind, "`", runtime::did_you_mean(options.kind, {"forward", "score", "distill"}));
+    throw runtime::usage_error("bench: unknown kind `", options.kind, "`",
+                               runtime::did_you_mean(options.kind, {"forward", "score", "distill"}));
   }
-  const Json result = {{"kind", options.kind}, {"median_s", timing.median_s}, {"min_s", timing.min_s}, {"peak_rss_mb", peak_rss_mib()},
-                       {"flops", 2 * macs}, {"threads", at::get_num_threads()}, {"made_by", provenance(invocation)}};
+  const Json result = {{"kind", options.kind},
+                       {"median_s", timing.median_s},
+                       {"min_s", timing.min_s},
+                       {"peak_rss_mb", peak_rss_mib()},
+                       {"flops", 2 * macs},
+                       {"threads", at::get_num_threads()},
+                       {"made_by", provenance(invocation)}};
   if (common.json) std::cout << runtime::dump_json(result);
-  else std::printf("%s: median %.4f s, min %.4f s, %.1f GFLOP/s, peak %.0f MiB\n", options.kind.c_str(), timing.median_s, timing.min_s,
-                   2e-9 * static_cast<double>(macs) / timing.median_s, peak_rss_mib());
+  else
+    std::printf("%s: median %.4f s, min %.4f s, %.1f GFLOP/s, peak %.0f MiB\n", options.kind.c_str(), timing.median_s,
+                timing.min_s, 2e-9 * static_cast<double>(macs) / timing.median_s, peak_rss_mib());
 }
 
 }  // namespace laptopdiff::experiments

@@ -32,7 +32,8 @@ void run_calibrate(const Invocation& invocation) {
   require_option(options.pipeline, "PIPELINE", invocation);
   require_option(options.data, "--data", invocation);
   require_option(options.output, "--output", invocation);
-  if (options.samples < 1 || options.seed < 0) throw runtime::usage_error("calibrate: --samples must be at least 1, --seed at least 0");
+  if (options.samples < 1 || options.seed < 0)
+    throw runtime::usage_error("calibrate: --samples must be at least 1, --seed at least 0");
   runtime::check_output(options.output, common.existing());
   const c10::InferenceMode inference;
   diffusion::Pipeline pipeline = diffusion::Pipeline::load(options.pipeline);
@@ -40,18 +41,21 @@ void run_calibrate(const Invocation& invocation) {
   const diffusion::NoiseSchedule schedule = diffusion::noise_schedule(pipeline.scheduler_config);
   const std::int64_t last = options.last_timestep > 0 ? options.last_timestep : schedule.train_timesteps;
   if (options.first_timestep < 0 || options.first_timestep >= last || last > schedule.train_timesteps) {
-    throw runtime::usage_error("calibrate: timesteps [", options.first_timestep, ", ", last, ") are not inside 0 to ", schedule.train_timesteps);
+    throw runtime::usage_error("calibrate: timesteps [", options.first_timestep, ", ", last, ") are not inside 0 to ",
+                               schedule.train_timesteps);
   }
   const diffusion::Dataset data = diffusion::Dataset::open(options.data);
   const auto seed = static_cast<std::uint64_t>(options.seed);
   const std::vector<std::int64_t> indices = distill::pick_images(data, options.samples, seed, true);
-  if (common.dry_run) return runtime::say(runtime::cat("would encode ", indices.size(), " of ", data.count(), " pictures"));
+  if (common.dry_run)
+    return runtime::say(runtime::cat("would encode ", indices.size(), " of ", data.count(), " pictures"));
   const distill::LatentCache cache = distill::encode(pipeline, data, indices);
   distill::BatchMaker maker(cache, schedule, seed, options.first_timestep, last, at::Device(at::kCPU));
   const distill::Batch batch = maker.make(0, options.samples);
   runtime::TensorMap tensors = unet::inputs_map(batch.inputs);
   tensors["noise"] = batch.noise;
-  runtime::write_tensors(options.output, tensors, {{"made_by", provenance(invocation).dump()}, {"settings", settings.dump()}});
+  runtime::write_tensors(options.output, tensors,
+                         {{"made_by", provenance(invocation).dump()}, {"settings", settings.dump()}});
 }
 
 }  // namespace laptopdiff::experiments

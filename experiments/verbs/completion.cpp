@@ -28,8 +28,10 @@ constexpr const char* kFlagQuery = R"(laptopdiff "$verb" --help 2>/dev/null | gr
 void print_bash() {
   std::cout << "_laptopdiff() {\n"
             << "  local verb=${COMP_WORDS[1]} word=${COMP_WORDS[COMP_CWORD]}\n"
-            << "  if [ \"$COMP_CWORD\" -eq 1 ]; then COMPREPLY=($(compgen -W \"" << verb_words() << "\" -- \"$word\"));\n"
-            << "  elif [ \"${word:0:1}\" = - ]; then COMPREPLY=($(compgen -W \"$(" << kFlagQuery << ")\" -- \"$word\"));\n"
+            << "  if [ \"$COMP_CWORD\" -eq 1 ]; then COMPREPLY=($(compgen -W \"" << verb_words()
+            << "\" -- \"$word\"));\n"
+            << "  elif [ \"${word:0:1}\" = - ]; then COMPREPLY=($(compgen -W \"$(" << kFlagQuery
+            << ")\" -- \"$word\"));\n"
             << "  else COMPREPLY=($(compgen -f -- \"$word\")); fi\n"
             << "}\ncomplete -o filenames -F _laptopdiff laptopdiff\n";
 }
@@ -40,13 +42,15 @@ void print_zsh() {
   for (const Verb& verb : verbs()) std::cout << "    '" << verb.name << "'\n";
   std::cout << "  )\n  if (( CURRENT == 2 )); then _describe verb verbs; return; fi\n"
             << "  local verb=${words[2]}\n"
-            << "  if [[ ${words[CURRENT]} == -* ]]; then compadd -- ${(f)\"$(" << kFlagQuery << ")\"}; else _files; fi\n"
+            << "  if [[ ${words[CURRENT]} == -* ]]; then compadd -- ${(f)\"$(" << kFlagQuery
+            << ")\"}; else _files; fi\n"
             << "}\ncompdef _laptopdiff laptopdiff\n";
 }
 
 void print_fish() {
   for (const Verb& verb : verbs()) {
-    std::cout << "complete -c laptopdiff -n __fish_use_subcommand -f -a " << verb.name << " -d \"" << verb.summary << "\"\n";
+    std::cout << "complete -c laptopdiff -n __fish_use_subcommand -f -a " << verb.name << " -d \"" << verb.summary
+              << "\"\n";
   }
 }
 

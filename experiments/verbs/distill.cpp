@@ -1,11 +1,10 @@
 // `distill`: retrains a pruned student against its teacher.
-#include "distill/trainer.h"
-
 #include <torch/types.h>
 
 #include <cstdio>
 #include <iostream>
 
+#include "distill/trainer.h"
 #include "experiments/command.h"
 #include "experiments/verbs.h"
 #include "runtime/error.h"
@@ -37,9 +36,11 @@ void run_distill(const Invocation& invocation) {
   if (common.dry_run) return runtime::say(runtime::cat("would train ", options.steps, " steps into ", options.output));
   const Json result = distill::run_distill(options, options.output, run);
   if (common.json) std::cout << runtime::dump_json(result);
-  else std::printf("%s/student: %lld of %lld params, loss %.6g\n", options.output.c_str(),
-                   static_cast<long long>(result["params"]["student"].get<std::int64_t>()),
-                   static_cast<long long>(result["params"]["base"].get<std::int64_t>()), result["last"].value("loss", 0.0));
+  else
+    std::printf("%s/student: %lld of %lld params, loss %.6g\n", options.output.c_str(),
+                static_cast<long long>(result["params"]["student"].get<std::int64_t>()),
+                static_cast<long long>(result["params"]["base"].get<std::int64_t>()),
+                result["last"].value("loss", 0.0));
 }
 
 }  // namespace laptopdiff::experiments

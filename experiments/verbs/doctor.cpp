@@ -34,7 +34,8 @@ std::string processor_name() {
 Json cuda_report() {
   const auto count = static_cast<int>(torch::cuda::device_count());
   Json report = {{"in_libtorch", at::globalContext().hasCUDA()}, {"devices", count}};
-  if (!at::globalContext().hasCUDA()) report["advice"] = "this LibTorch is a CPU build; install the CUDA wheel of torch, or set Torch_DIR";
+  if (!at::globalContext().hasCUDA())
+    report["advice"] = "this LibTorch is a CPU build; install the CUDA wheel of torch, or set Torch_DIR";
   else if (count == 0) report["advice"] = "LibTorch has CUDA but sees no device; check the driver with nvidia-smi";
   return report;
 }
@@ -52,7 +53,8 @@ void run_doctor(const Invocation& invocation) {
                  {"cuda", cuda_report()},
                  {"onednn", at::globalContext().hasMKLDNN()},
                  {"unicode_prompts", diffusion::has_unicode()}};
-  if (!diffusion::has_unicode()) report["unicode_advice"] = "built without ICU: only ASCII prompts; install libicu-dev and build again";
+  if (!diffusion::has_unicode())
+    report["unicode_advice"] = "built without ICU: only ASCII prompts; install libicu-dev and build again";
   if (parsed.common.json) {
     std::cout << runtime::dump_json(report);
     return;
@@ -60,11 +62,13 @@ void run_doctor(const Invocation& invocation) {
   const auto line = [](const char* name, const std::string& value) { std::printf("%-18s %s\n", name, value.c_str()); };
   line("laptopdiff", runtime::cat(kVersion, " (", kCommit, ")"));
   line("LibTorch", TORCH_VERSION);
-  line("processor", runtime::cat(processor_name(), ", ", at::get_cpu_capability(), ", ", at::get_num_threads(), " threads"));
+  line("processor",
+       runtime::cat(processor_name(), ", ", at::get_cpu_capability(), ", ", at::get_num_threads(), " threads"));
   line("oneDNN", at::globalContext().hasMKLDNN() ? "yes" : "no: convolutions will be slow");
   line("CUDA", report["cuda"].contains("advice") ? "no: " + report["cuda"]["advice"].get<std::string>()
                                                  : runtime::cat(report["cuda"]["devices"].get<int>(), " devices"));
-  line("Unicode prompts", diffusion::has_unicode() ? "yes (ICU)" : "no: " + report["unicode_advice"].get<std::string>());
+  line("Unicode prompts",
+       diffusion::has_unicode() ? "yes (ICU)" : "no: " + report["unicode_advice"].get<std::string>());
 }
 
 }  // namespace laptopdiff::experiments

@@ -17,7 +17,7 @@ namespace {
 struct EvaluateVerbOptions {
   std::string images, reference, prompts, labels, models, output;
   std::vector<std::string> metrics;
-  std::int64_t reference_limit = 0, seed = 0, resamples = 1000;
+  std::int64_t count = 0, reference_limit = 0, seed = 0, resamples = 1000;
   template <typename V>
   void fields(V& v) {
     v("images", images, "folder with 000000.png, ...");
@@ -26,6 +26,7 @@ struct EvaluateVerbOptions {
     v("labels", labels, "class a line, or .jsonl with `label` (accuracy)");
     v("models", models, "folder with clip/, pick/, classifier/ as needed");
     v("metrics", metrics, "clip, pick, fid, kid, accuracy; comma separated");
+    v("count", count, "use the first so many lines of prompts and labels, as `sample --count` does; 0: all");
     v("reference_limit", reference_limit, "use the first so many reference pictures; 0: all");
     v("seed", seed, "of bootstrap resamples and subsets");
     v("resamples", resamples, "bootstrap resamples for intervals");
@@ -49,6 +50,7 @@ void run_evaluate(const Invocation& invocation) {
   if (!options.labels.empty()) run.labels = options.labels;
   run.models = options.models;
   run.metrics = options.metrics;
+  run.lines_limit = options.count;
   run.reference_limit = options.reference_limit;
   run.seed = static_cast<std::uint64_t>(options.seed);
   run.resamples = options.resamples;
@@ -61,7 +63,8 @@ void run_evaluate(const Invocation& invocation) {
     std::cout << runtime::dump_json(result);
     return;
   }
-  for (const auto& [name, metric] : result["metrics"].items()) std::printf("%-10s %.6g\n", name.c_str(), metric["value"].get<double>());
+  for (const auto& [name, metric] : result["metrics"].items())
+    std::printf("%-10s %.6g\n", name.c_str(), metric["value"].get<double>());
 }
 
 }  // namespace laptopdiff::experiments

@@ -36,7 +36,8 @@ std::vector<unet::Tap> wanted_taps(const unet::Program& base, const std::string&
   std::stringstream names(text);
   for (std::string name; std::getline(names, name, ',');) {
     const auto found = std::find(known.begin(), known.end(), name);
-    if (found == known.end()) throw runtime::usage_error("--taps: no module `", name, "`", runtime::did_you_mean(name, known));
+    if (found == known.end())
+      throw runtime::usage_error("--taps: no module `", name, "`", runtime::did_you_mean(name, known));
     taps.push_back(all[static_cast<std::size_t>(found - known.begin())]);
   }
   std::sort(taps.begin(), taps.end(), [](const auto& a, const auto& b) { return a.position < b.position; });
@@ -51,7 +52,8 @@ void run_forward(const Invocation& invocation) {
   require_option(options.inputs, "--inputs", invocation);
   require_option(options.output, "--output", invocation);
   runtime::check_output(options.output, common.existing());
-  if (options.shell != "drop" && options.shell != "keep") throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
+  if (options.shell != "drop" && options.shell != "keep")
+    throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
   const c10::InferenceMode inference;
   LoadedModel model = load_for_device(options.model, options.spec, common, WeightsHash::skip);
   if (!options.without.empty()) {
@@ -71,8 +73,9 @@ void run_forward(const Invocation& invocation) {
   }
   const unet::Executor executor(model.program, model.weights);
   runtime::TensorMap outputs;
-  const at::Tensor sample = executor.forward(unet::to(inputs, common.torch_dtype(), common.torch_device()), taps,
-                                             [&](const std::string& path, const at::Tensor& hidden) { outputs[path] = hidden.to(at::kFloat); });
+  const at::Tensor sample = executor.forward(
+      unet::to(inputs, common.torch_dtype(), common.torch_device()), taps,
+      [&](const std::string& path, const at::Tensor& hidden) { outputs[path] = hidden.to(at::kFloat); });
   outputs["sample"] = sample.to(at::kFloat);
   if (!at::isfinite(sample).all().item<bool>()) runtime::warn("the output holds NaN or Inf");
   runtime::write_tensors(options.output, outputs);

@@ -41,7 +41,11 @@ std::set<std::string> gone(const unet::Program& base, const unet::Program& prune
 }
 
 Json unit_json(const unet::Unit& unit, bool removed) {
-  return {{"layer", unit.layer}, {"kind", unet::unit_name(unit.kind)}, {"params", unit.params}, {"macs", unit.macs}, {"removed", removed}};
+  return {{"layer", unit.layer},
+          {"kind", unet::unit_name(unit.kind)},
+          {"params", unit.params},
+          {"macs", unit.macs},
+          {"removed", removed}};
 }
 
 std::string percent(std::int64_t part, std::int64_t whole) {
@@ -50,32 +54,41 @@ std::string percent(std::int64_t part, std::int64_t whole) {
   return text;
 }
 
-void print_map(const unet::Program& base, const unet::Program& pruned, const std::set<std::string>& removed, bool steps) {
-  std::printf("%s, latent %dx%d, %d tokens\n", base.config.class_name(), base.geometry.height, base.geometry.width, base.geometry.tokens);
-  std::printf("  params %16s\n  MACs   %16s\n  steps  %16zu\n", with_commas(pruned.params()).c_str(), with_commas(pruned.macs()).c_str(),
-              pruned.steps.size());
+void print_map(const unet::Program& base, const unet::Program& pruned, const std::set<std::string>& removed,
+               bool steps) {
+  std::printf("%s, latent %dx%d, %d tokens\n", base.config.class_name(), base.geometry.height, base.geometry.width,
+              base.geometry.tokens);
+  std::printf("  params %16s\n  MACs   %16s\n  steps  %16zu\n", with_commas(pruned.params()).c_str(),
+              with_commas(pruned.macs()).c_str(), pruned.steps.size());
   if (pruned.params() != base.params()) {
-    std::printf("  kept %s of the params and %s of the MACs; %zu layers removed\n", percent(pruned.params(), base.params()).c_str(),
-                percent(pruned.macs(), base.macs()).c_str(), removed.size());
+    std::printf("  kept %s of the params and %s of the MACs; %zu layers removed\n",
+                percent(pruned.params(), base.params()).c_str(), percent(pruned.macs(), base.macs()).c_str(),
+                removed.size());
   }
   std::printf("\n  %-58s %-12s %14s %16s\n", "unit", "kind", "params", "MACs");
   for (const unet::Unit& unit : unet::find_units(base)) {
-    std::printf("%c %-58s %-12s %14s %16s\n", removed.contains(unit.layer) ? 'x' : ' ', unit.layer.c_str(), unet::unit_name(unit.kind),
-                with_commas(unit.params).c_str(), with_commas(unit.macs).c_str());
+    std::printf("%c %-58s %-12s %14s %16s\n", removed.contains(unit.layer) ? 'x' : ' ', unit.layer.c_str(),
+                unet::unit_name(unit.kind), with_commas(unit.params).c_str(), with_commas(unit.macs).c_str());
   }
   if (!steps) return;
   std::printf("\n%5s %-11s %-58s %10s %10s %9s\n", "", "step", "path", "in", "out", "size");
   for (const unet::Step& step : pruned.steps) {
-    std::printf("%5d %-11s %-58s %10d %10d %4dx%-4d\n", step.position, unet::step_name(step.kind), step.path.c_str(), step.in_channels,
-                step.out_channels, step.height, step.width);
+    std::printf("%5d %-11s %-58s %10d %10d %4dx%-4d\n", step.position, unet::step_name(step.kind), step.path.c_str(),
+                step.in_channels, step.out_channels, step.height, step.width);
   }
 }
 
 Json steps_json(const unet::Program& program) {
   Json list = Json::array();
   for (const unet::Step& step : program.steps) {
-    list.push_back({{"position", step.position}, {"step", unet::step_name(step.kind)}, {"path", step.path}, {"in", step.in_channels},
-                    {"out", step.out_channels}, {"size", {step.height, step.width}}, {"params", step.params}, {"macs", step.macs}});
+    list.push_back({{"position", step.position},
+                    {"step", unet::step_name(step.kind)},
+                    {"path", step.path},
+                    {"in", step.in_channels},
+                    {"out", step.out_channels},
+                    {"size", {step.height, step.width}},
+                    {"params", step.params},
+                    {"macs", step.macs}});
   }
   return list;
 }
@@ -90,7 +103,8 @@ void print_diff(const unet::Program& base, const std::set<std::string>& a, const
     if (!a.contains(layer)) only_second.push_back(layer);
   }
   if (as_json) {
-    std::cout << runtime::dump_json({{"only_first", only_first}, {"only_second", only_second}, {"common", a.size() - only_first.size()}});
+    std::cout << runtime::dump_json(
+        {{"only_first", only_first}, {"only_second", only_second}, {"common", a.size() - only_first.size()}});
     return;
   }
   for (const Json& layer : only_first) std::cout << "- only the first removes " << layer.get<std::string>() << "\n";
@@ -118,7 +132,10 @@ void run_inspect(const Invocation& invocation) {
   }
   Json units = Json::array();
   for (const unet::Unit& unit : unet::find_units(base)) units.push_back(unit_json(unit, removed.contains(unit.layer)));
-  Json result = {{"class", base.config.class_name()}, {"params", pruned.params()}, {"macs", pruned.macs()}, {"units", units},
+  Json result = {{"class", base.config.class_name()},
+                 {"params", pruned.params()},
+                 {"macs", pruned.macs()},
+                 {"units", units},
                  {"base", {{"params", base.params()}, {"macs", base.macs()}}}};
   if (options.steps) result["steps"] = steps_json(pruned);
   std::cout << runtime::dump_json(result);

@@ -43,7 +43,8 @@ struct SampleVerbOptions {
 // The folder's texts as contexts, encoded once for distinct prompts in batches as they are needed.
 class Prompts {
  public:
-  Prompts(diffusion::Pipeline& pipeline, std::vector<std::string> texts) : pipeline_(pipeline), texts_(std::move(texts)) {
+  Prompts(diffusion::Pipeline& pipeline, std::vector<std::string> texts)
+      : pipeline_(pipeline), texts_(std::move(texts)) {
     if (!texts_.empty()) unconditional_ = pipeline_.encode_unconditional();
   }
   diffusion::Conditioning operator()(std::int64_t first, std::int64_t count) {
@@ -63,7 +64,8 @@ class Prompts {
 
 std::vector<std::string> read_texts(const SampleVerbOptions& options, const diffusion::Pipeline& pipeline) {
   if (pipeline.text.empty()) {
-    if (!options.prompts.empty()) throw runtime::usage_error("--prompts: ", options.pipeline, " is unconditional; give --count");
+    if (!options.prompts.empty())
+      throw runtime::usage_error("--prompts: ", options.pipeline, " is unconditional; give --count");
     if (options.count < 1) throw runtime::usage_error("sample: --count is needed for an unconditional pipeline");
     return {};
   }
@@ -76,7 +78,8 @@ std::vector<std::string> read_texts(const SampleVerbOptions& options, const diff
   return texts;
 }
 
-diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const unet::Config& config, std::int64_t count, at::Device device) {
+diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const unet::Config& config,
+                                        std::int64_t count, at::Device device) {
   diffusion::SampleOptions run;
   run.count = count;
   run.batch = options.batch;
@@ -84,7 +87,8 @@ diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const 
   run.guidance = options.guidance;
   run.eta = options.eta;
   run.seed = static_cast<std::uint64_t>(options.seed);
-  const std::int64_t height = options.latent > 0 ? options.latent : config.sample_height, width = options.latent > 0 ? options.latent : config.sample_width;
+  const std::int64_t height = options.latent > 0 ? options.latent : config.sample_height,
+                     width = options.latent > 0 ? options.latent : config.sample_width;
   if (height < 1) throw runtime::usage_error("sample: the U-Net's config has no sample_size; give --latent");
   run.shape = {config.out_channels, height, width};
   run.device = device;
@@ -114,12 +118,14 @@ void run_sample(const Invocation& invocation) {
   const auto scheduler = diffusion::Scheduler::make(pipeline.scheduler_config, kind);
   const std::vector<std::string> texts = read_texts(options, pipeline);
   const std::int64_t count = texts.empty() ? options.count : static_cast<std::int64_t>(texts.size());
-  const LoadedModel model = load_for_device(options.unet.empty() ? pipeline.unet_folder.string() : options.unet, options.spec, common, WeightsHash::skip);
+  const LoadedModel model = load_for_device(options.unet.empty() ? pipeline.unet_folder.string() : options.unet,
+                                            options.spec, common, WeightsHash::skip);
   const unet::Executor executor(model.program, model.weights);
   const diffusion::SampleOptions run = sample_options(options, model.spec.base, count, device);
   if (common.dry_run) return runtime::say(runtime::cat("would draw ", count, " pictures in ", options.steps, " steps"));
 
-  const diffusion::Denoiser denoise = [&](const at::Tensor& sample, double timestep, const diffusion::Context& context) {
+  const diffusion::Denoiser denoise = [&](const at::Tensor& sample, double timestep,
+                                          const diffusion::Context& context) {
     unet::Inputs inputs;
     inputs.sample = sample.to(common.torch_dtype());
     inputs.timestep = at::full({sample.size(0)}, timestep, sample.options().dtype(at::kDouble));
@@ -132,18 +138,22 @@ void run_sample(const Invocation& invocation) {
   Prompts prompts(pipeline, texts);
   runtime::Progress progress("sample", count, "pictures");
   runtime::write_folder_via(options.output, common.existing(), [&](const std::filesystem::path& folder) {
-    diffusion::sample(*scheduler, denoise, [&](std::int64_t first, std::int64_t n) { return prompts(first, n); }, run,
-                      [&](std::int64_t first, const at::Tensor& samples) {
-                        runtime::throw_if_stopped("no picture was kept");
-                        const at::Tensor images = pipeline.to_images(samples).to(at::kCPU);
-                        for (std::int64_t i = 0; i < images.size(0); ++i) {
-                          char name[32];
-                          std::snprintf(name, sizeof name, "%06lld.png", static_cast<long long>(first + i));
-                          diffusion::write_png(folder / name, images[i]);
-                        }
-                        progress.update(first + images.size(0));
-                      });
-    Json about = {{"format", "laptopdiff.samples/1"}, {"settings", settings}, {"made_by", provenance(invocation)}, {"count", count}};
+    diffusion::sample(
+        *scheduler, denoise, [&](std::int64_t first, std::int64_t n) { return prompts(first, n); }, run,
+        [&](std::int64_t first, const at::Tensor& samples) {
+          runtime::throw_if_stopped("no picture was kept");
+          const at::Tensor images = pipeline.to_images(samples).to(at::kCPU);
+          for (std::int64_t i = 0; i < images.size(0); ++i) {
+            char name[32];
+            std::snprintf(name, sizeof name, "%06lld.png", static_cast<long long>(first + i));
+            diffusion::write_png(folder / name, images[i]);
+          }
+          progress.update(first + images.size(0));
+        });
+    Json about = {{"format", "laptopdiff.samples/1"},
+                  {"settings", settings},
+                  {"made_by", provenance(invocation)},
+                  {"count", count}};
     runtime::write_json(folder / "samples.json", about);
   });
   progress.finish();

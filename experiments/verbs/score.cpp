@@ -64,10 +64,13 @@ void run_score(const Invocation& invocation) {
   require_option(options.calibration, "--calibration", invocation);
   require_option(options.output, "--output", invocation);
   if (options.criterion != "output_loss") {
-    throw runtime::usage_error("unknown criterion `", options.criterion, "`", runtime::did_you_mean(options.criterion, {"output_loss"}));
+    throw runtime::usage_error("unknown criterion `", options.criterion, "`",
+                               runtime::did_you_mean(options.criterion, {"output_loss"}));
   }
-  if (options.shell != "drop" && options.shell != "keep") throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
-  if (options.samples < 0 || options.batch < 0) throw runtime::usage_error("--samples and --batch must not be negative");
+  if (options.shell != "drop" && options.shell != "keep")
+    throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
+  if (options.samples < 0 || options.batch < 0)
+    throw runtime::usage_error("--samples and --batch must not be negative");
   runtime::check_output(options.output, common.existing());
   pruning::OutputLossOptions run;
   run.engine.memory_bytes = parse_memory(options.memory);
@@ -75,7 +78,8 @@ void run_score(const Invocation& invocation) {
   run.shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
 
   LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute);
-  if (!model.spec.removed.empty()) throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
+  if (!model.spec.removed.empty())
+    throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
   const runtime::TensorMap tensors = runtime::read_tensors(options.calibration);
   unet::Inputs inputs = unet::inputs_from(tensors, model.spec.base, options.calibration);
   if (options.samples > inputs.batch()) {
@@ -86,7 +90,9 @@ void run_score(const Invocation& invocation) {
   const std::string calibration = runtime::tensors_sha256(tensors);
   run.state = options.output + ".partial.safetensors";
   run.key = runtime::cat(model.weights_sha256, " ", calibration, " ", options.shell, " ", common.dtype);
-  if (common.dry_run) return runtime::say(runtime::cat("would score ", unet::find_units(model.base).size(), " units on ", inputs.batch(), " samples"));
+  if (common.dry_run)
+    return runtime::say(
+        runtime::cat("would score ", unet::find_units(model.base).size(), " units on ", inputs.batch(), " samples"));
 
   const unet::Executor executor(model.base, model.weights);
   pruning::OutputLossReport report;
@@ -101,7 +107,8 @@ void run_score(const Invocation& invocation) {
   std::filesystem::remove(run.state, ignored);
   if (common.json) std::cout << runtime::dump_json(json);
   else print_scores(scores);
-  runtime::say(runtime::cat("saved ", static_cast<int>(report.forwards_saved), " of ", scores.units.size() + scores.shells.size() + 1,
+  runtime::say(runtime::cat("saved ", static_cast<int>(report.forwards_saved), " of ",
+                            scores.units.size() + scores.shells.size() + 1,
                             " naive forwards a sample by sharing prefixes"));
 }
 

@@ -1,11 +1,12 @@
 // `solve`: scores and a budget (or a preset's name) in, a spec out.
+#include "pruning/solve.h"
+
 #include <cstdio>
 #include <iostream>
 
 #include "experiments/command.h"
 #include "experiments/verbs.h"
 #include "pruning/presets.h"
-#include "pruning/solve.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
 
@@ -21,7 +22,8 @@ struct SolveOptions {
     v("scores", scores, "scores.json from `score`");
     v("budget", budget, "what is kept at most: params=0.5[,macs=0.6]; amounts above 1 and params=@PRESET work too");
     v("solver", solver, "knapsack, gram or greedy");
-    v("preset", preset, "a handcrafted student instead: bk-sdm-base, bk-sdm-small, bk-sdm-tiny, segmind-small, segmind-tiny");
+    v("preset", preset,
+      "a handcrafted student instead: bk-sdm-base, bk-sdm-small, bk-sdm-tiny, segmind-small, segmind-tiny");
     v("must_keep", must_keep, "layers that stay, comma separated");
     v("must_remove", must_remove, "layers that go, comma separated");
     v("output", output, "spec.json to write");
@@ -34,8 +36,9 @@ void require_same_base(const pruning::Scores& scores, const unet::Config& model,
   if (theirs == ours) return;
   for (const auto& [key, value] : ours.items()) {
     if (!theirs.contains(key) || theirs[key] != value) {
-      throw runtime::input_error(where, ": scores of another base: `", key, "` is ", theirs.contains(key) ? theirs[key].dump() : "absent",
-                                 " there, ", value.dump(), " in the model");
+      throw runtime::input_error(where, ": scores of another base: `", key, "` is ",
+                                 theirs.contains(key) ? theirs[key].dump() : "absent", " there, ", value.dump(),
+                                 " in the model");
     }
   }
   throw runtime::input_error(where, ": scores of another base model");
@@ -51,16 +54,22 @@ unet::Spec solve_scores(const SolveOptions& options, const unet::Spec& base_spec
   spec.shell = scores.shell;
   spec.weights_sha256 = scores.weights_sha256;
   spec.removed = pruning::removals_of(scores, solution.removed);
-  spec.made_by = {{"criterion", scores.criterion}, {"solver", options.solver}, {"scores", options.scores}, {"budget", options.budget},
-                  {"predicted_loss", solution.loss}, {"bound", solution.bound}, {"proven_optimal", solution.proven_optimal}};
+  spec.made_by = {{"criterion", scores.criterion},
+                  {"solver", options.solver},
+                  {"scores", options.scores},
+                  {"budget", options.budget},
+                  {"predicted_loss", solution.loss},
+                  {"bound", solution.bound},
+                  {"proven_optimal", solution.proven_optimal}};
   return spec;
 }
 
 void print_summary(const unet::Spec& spec, const unet::Program& base) {
   const unet::Program pruned = unet::prune(base, spec);
   const auto line = [](const char* name, std::int64_t kept, std::int64_t whole) {
-    std::printf("%-7s kept %s of %s (%.2f %%), removed %.2f %%\n", name, runtime::with_commas(kept).c_str(), runtime::with_commas(whole).c_str(),
-                100.0 * static_cast<double>(kept) / static_cast<double>(whole), 100.0 * static_cast<double>(whole - kept) / static_cast<double>(whole));
+    std::printf("%-7s kept %s of %s (%.2f %%), removed %.2f %%\n", name, runtime::with_commas(kept).c_str(),
+                runtime::with_commas(whole).c_str(), 100.0 * static_cast<double>(kept) / static_cast<double>(whole),
+                100.0 * static_cast<double>(whole - kept) / static_cast<double>(whole));
   };
   line("params", pruned.params(), base.params());
   line("macs", pruned.macs(), base.macs());
@@ -75,10 +84,12 @@ void run_solve(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<SolveOptions>(invocation, {"model"});
   require_option(options.model, "MODEL", invocation);
   require_option(options.output, "--output", invocation);
-  if (options.preset.empty() == options.scores.empty()) throw runtime::usage_error("solve: give either --scores with --budget, or --preset");
+  if (options.preset.empty() == options.scores.empty())
+    throw runtime::usage_error("solve: give either --scores with --budget, or --preset");
   runtime::check_output(options.output, common.existing());
   unet::Spec spec = unet::load_architecture(options.model);
-  if (!spec.removed.empty()) throw runtime::usage_error(options.model, " is pruned already; specs are of a full base model");
+  if (!spec.removed.empty())
+    throw runtime::usage_error(options.model, " is pruned already; specs are of a full base model");
   const unet::Program base = unet::build_base(spec.base);
   if (!options.preset.empty()) {
     spec.removed = pruning::preset_removals(options.preset, base);

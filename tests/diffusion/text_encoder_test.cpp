@@ -151,7 +151,7 @@ TEST_CASE("broken shard indexes are refused") {
   }
   SUBCASE("no map") {
     test::put_bytes(folder / "model.safetensors.index.json", "{}");
-    expected = "expected a `weight_map` object";
+    expected = "`weight_map` must be an object";
   }
   const auto thrown = thrown_by([&] { load_text_model(folder.path()); });
   CHECK(thrown.code == ExitCode::bad_input);

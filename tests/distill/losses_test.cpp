@@ -39,13 +39,15 @@ TEST_CASE("balance weights are their formulas") {
 
 TEST_CASE("relative terms do not change when teacher and student are scaled together") {
   torch::manual_seed(0);
-  const at::Tensor t0 = torch::randn({2, 3, 4, 4}), s0 = torch::randn({2, 3, 4, 4}), t1 = torch::randn({2, 5}), s1 = torch::randn({2, 5});
+  const at::Tensor t0 = torch::randn({2, 3, 4, 4}), s0 = torch::randn({2, 3, 4, 4}), t1 = torch::randn({2, 5}),
+                   s1 = torch::randn({2, 5});
   const std::vector<distill::TapPair> pairs = {{"a", {1}, {1}}, {"b", {2}, {2}}};
   distill::LossConfig config;
   config.balance = "rel_sq";
   const at::Tensor target = torch::zeros({1, 1, 1, 1});
   const auto plain = distill::compute_losses(config, features({s0, s1}), features({t0, t1}), pairs, target, {});
-  const auto scaled = distill::compute_losses(config, features({100 * s0, s1}), features({100 * t0, t1}), pairs, target, {});
+  const auto scaled =
+      distill::compute_losses(config, features({100 * s0, s1}), features({100 * t0, t1}), pairs, target, {});
   CHECK(number(plain.feature) == doctest::Approx(number(scaled.feature)).epsilon(1e-5));
   CHECK(number(scaled.raw[0]) == doctest::Approx(1e4 * number(plain.raw[0])).epsilon(1e-5));
 }
@@ -58,18 +60,21 @@ TEST_CASE("the three parts add up with their weights") {
   config.output = 0.5;
   config.feature = 10;
   config.balance = "plain";
-  const auto losses = distill::compute_losses(config, student, teacher, {{"a", {1}, {1}}}, torch::zeros({2, 1, 2, 2}), {});
-  CHECK(number(losses.task) == 18);    // 2 * 3^2
-  CHECK(number(losses.output) == 2);   // 0.5 * 2^2
-  CHECK(number(losses.feature) == 10); // 10 * 1^2
+  const auto losses =
+      distill::compute_losses(config, student, teacher, {{"a", {1}, {1}}}, torch::zeros({2, 1, 2, 2}), {});
+  CHECK(number(losses.task) == 18);     // 2 * 3^2
+  CHECK(number(losses.output) == 2);    // 0.5 * 2^2
+  CHECK(number(losses.feature) == 10);  // 10 * 1^2
   CHECK(number(losses.total) == 30);
-  const auto weighted = distill::compute_losses(config, student, teacher, {{"a", {1}, {1}}}, torch::zeros({2, 1, 2, 2}), torch::tensor({0.0f, 1.0f}));
+  const auto weighted = distill::compute_losses(config, student, teacher, {{"a", {1}, {1}}}, torch::zeros({2, 1, 2, 2}),
+                                                torch::tensor({0.0f, 1.0f}));
   CHECK(number(weighted.task) == 9);
 }
 
 TEST_CASE("features of different shapes are refused by the tap's name") {
   const auto thrown = test::thrown_by([] {
-    distill::compute_losses({}, features({torch::zeros({1, 2})}), features({torch::zeros({1, 3})}), {{"up_blocks.1", {1}, {1}}}, torch::zeros({1, 1, 1, 1}), {});
+    distill::compute_losses({}, features({torch::zeros({1, 2})}), features({torch::zeros({1, 3})}),
+                            {{"up_blocks.1", {1}, {1}}}, torch::zeros({1, 1, 1, 1}), {});
   });
   CHECK(thrown.says("up_blocks.1"));
   CHECK(thrown.says("[1, 3]"));
@@ -79,9 +84,11 @@ TEST_CASE("tap points see what the executor's hidden states are") {
   const unet::Program base = unet::build_base(test::small_config());
   const unet::Executor network(base, test::random_weights(base));
   const unet::Inputs inputs = test::random_inputs(base.config, 2);
-  const auto shell = std::find_if(base.steps.begin(), base.steps.end(), [](const unet::Step& s) { return s.kind == unet::StepKind::shell_out; });
+  const auto shell = std::find_if(base.steps.begin(), base.steps.end(),
+                                  [](const unet::Step& s) { return s.kind == unet::StepKind::shell_out; });
   const int after = shell->position, before = after - 5;
-  const Features found = distill::run_with_taps(network, inputs, {{"proj_out", {after, before}, {after}}, {"same", {after}, {after}}}, distill::Side::teacher);
+  const Features found = distill::run_with_taps(
+      network, inputs, {{"proj_out", {after, before}, {after}}, {"same", {after}, {after}}}, distill::Side::teacher);
   unet::State state = network.start(inputs);
   at::Tensor residual;
   for (const unet::Step& step : base.steps) {
@@ -143,7 +150,8 @@ TEST_CASE("learning-rate schedules start, warm up and end where they should") {
 TEST_CASE("clipping bounds the joint gradient norm") {
   distill::OptimizerConfig config;
   config.clip_norm = 1;
-  distill::TrainState state = distill::initial_state({{"a", torch::tensor({3.0f})}, {"b", torch::tensor({4.0f})}}, config, at::kCPU);
+  distill::TrainState state =
+      distill::initial_state({{"a", torch::tensor({3.0f})}, {"b", torch::tensor({4.0f})}}, config, at::kCPU);
   ((state.weights["a"].square().sum() + state.weights["b"].square().sum()) * 0.5).backward();
   CHECK(number(distill::update(state, config, 1)) == doctest::Approx(5));
   CHECK(number(state.first_moment["a"]) == doctest::Approx(0.1 * 3 / 5).epsilon(1e-4));
@@ -157,8 +165,9 @@ TEST_CASE("gradients through the executor agree with finite differences") {
   const unet::Executor network(base, weights);
   const auto loss = [&] { return network.forward(inputs).square().mean(); };
   loss().backward();
-  for (const char* name : {"down_blocks.0.resnets.0.conv1.weight", "up_blocks.2.attentions.1.transformer_blocks.0.attn1.to_q.weight",
-                           "mid_block.attentions.0.transformer_blocks.0.ff.net.2.weight", "conv_in.bias"}) {
+  for (const char* name :
+       {"down_blocks.0.resnets.0.conv1.weight", "up_blocks.2.attentions.1.transformer_blocks.0.attn1.to_q.weight",
+        "mid_block.attentions.0.transformer_blocks.0.ff.net.2.weight", "conv_in.bias"}) {
     at::Tensor& tensor = weights.at(name);
     const double analytic = tensor.grad().flatten()[3].item<double>();
     const at::NoGradGuard no_grad;

@@ -28,7 +28,8 @@ std::vector<std::string> names(const std::vector<distill::TapPair>& pairs) {
 }
 
 unet::Program sd15() {
-  return unet::build_base(unet::parse_config({{"_class_name", "UNet2DConditionModel"}, {"sample_size", 64}, {"cross_attention_dim", 768}}, "sd"));
+  return unet::build_base(unet::parse_config(
+      {{"_class_name", "UNet2DConditionModel"}, {"sample_size", 64}, {"cross_attention_dim", 768}}, "sd"));
 }
 
 }  // namespace
@@ -41,7 +42,8 @@ TEST_CASE("BK-SDM base and small hook the eight outer stages, tiny six points") 
     CHECK(names(distill::tap_pairs("bk", base, student_of(base, pruning::preset_removals(preset, base)))) == eight);
   }
   const auto tiny = distill::tap_pairs("bk", base, student_of(base, pruning::preset_removals("bk-sdm-tiny", base)));
-  CHECK(names(tiny) == std::vector<std::string>{"down_blocks.0", "down_blocks.1", "down_blocks.2.proj_out", "up_blocks.1", "up_blocks.2", "up_blocks.3"});
+  CHECK(names(tiny) == std::vector<std::string>{"down_blocks.0", "down_blocks.1", "down_blocks.2.proj_out",
+                                                "up_blocks.1", "up_blocks.2", "up_blocks.3"});
   // Teacher: attentions.1; student: attentions.0, the last it has (block_removal.md, section 3).
   CHECK(base.steps[static_cast<std::size_t>(tiny[2].teacher.position)].path == "down_blocks.2.attentions.1");
   CHECK(base.steps[static_cast<std::size_t>(tiny[2].student.position)].path == "down_blocks.2.attentions.0");
@@ -50,9 +52,12 @@ TEST_CASE("BK-SDM base and small hook the eight outer stages, tiny six points") 
 
 TEST_CASE("Segmind tiny pairs the deepest down stage with the teacher's first up stage") {
   const unet::Program base = sd15();
-  const auto pairs = distill::tap_pairs("blocks", base, student_of(base, pruning::preset_removals("segmind-tiny", base)));
-  CHECK(names(pairs) == std::vector<std::string>{"down_blocks.0", "down_blocks.1", "up_blocks.0", "up_blocks.1", "up_blocks.2", "up_blocks.3"});
-  const auto small = distill::tap_pairs("blocks", base, student_of(base, pruning::preset_removals("segmind-small", base)));
+  const auto pairs =
+      distill::tap_pairs("blocks", base, student_of(base, pruning::preset_removals("segmind-tiny", base)));
+  CHECK(names(pairs) == std::vector<std::string>{"down_blocks.0", "down_blocks.1", "up_blocks.0", "up_blocks.1",
+                                                 "up_blocks.2", "up_blocks.3"});
+  const auto small =
+      distill::tap_pairs("blocks", base, student_of(base, pruning::preset_removals("segmind-small", base)));
   CHECK(small.size() == 9);
 }
 

@@ -36,7 +36,9 @@ def find_probe() -> Path:
     return found[0]
 
 
-def probe_process(folder: Path, jobs: list[dict[str, Any]], inputs: dict[str, np.ndarray]) -> subprocess.CompletedProcess:
+def probe_process(
+    folder: Path, jobs: list[dict[str, Any]], inputs: dict[str, np.ndarray]
+) -> subprocess.CompletedProcess[str]:
     save_file({k: np.ascontiguousarray(v) for k, v in inputs.items()}, folder / "in.safetensors")
     job = {"inputs": str(folder / "in.safetensors"), "output": str(folder / "out.safetensors"), "jobs": jobs}
     (folder / "job.json").write_text(json.dumps(job))
@@ -117,7 +119,11 @@ PROCESSORS = {
     "clip-odd-crop": CLIPImageProcessorPil(size={"shortest_edge": 30}, crop_size={"height": 23, "width": 21}),
     "clip-large-crop": CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size={"height": 25, "width": 32}),
     "clip-square-bilinear": CLIPImageProcessorPil(
-        size={"height": 24, "width": 20}, resample=BILINEAR, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
+        size={"height": 24, "width": 20},
+        resample=BILINEAR,
+        do_center_crop=False,
+        image_mean=[0.5] * 3,
+        image_std=[0.25] * 3,
     ),
     "clip-rescale-only": CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_normalize=False),
     "convnext": ConvNextImageProcessorPil(size={"shortest_edge": 28}),
@@ -142,7 +148,7 @@ def test_preprocessing_equals_the_transformers_processor_bit_for_bit(kind: str, 
 def test_grey_and_colour_are_converted_as_pillow_converts_them(tmp_path: Path) -> None:
     processor = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
     processor.save_pretrained(tmp_path / "colour")
-    grey_steps = {"do_resize": False, "do_center_crop": False, "do_normalize": False, "do_rescale": True, "rescale_factor": 1}
+    grey_steps = {"do_resize": False, "do_center_crop": False, "do_normalize": False, "rescale_factor": 1}
     (tmp_path / "grey").mkdir()
     (tmp_path / "grey" / "preprocessor_config.json").write_text(json.dumps(grey_steps))
     rng = np.random.default_rng(3)
@@ -155,7 +161,8 @@ def test_grey_and_colour_are_converted_as_pillow_converts_them(tmp_path: Path) -
     got = probe(tmp_path, jobs, inputs)
     want = processor(images=[to_pil(inputs["grey"]).convert("RGB")], return_tensors="np")["pixel_values"][0]
     np.testing.assert_array_equal(got["to colour"], want)
-    np.testing.assert_array_equal(got["to grey"][0], np.asarray(to_pil(inputs["colour"]).convert("L")).astype(np.float32))
+    luma = np.asarray(to_pil(inputs["colour"]).convert("L"))
+    np.testing.assert_array_equal(got["to grey"][0], luma.astype(np.float32))
 
 
 def write_tokenizer(folder: Path) -> int:
@@ -234,12 +241,15 @@ def clip_reference(model: CLIPModel, folder: Path, images: np.ndarray, texts: li
 
 @pytest.mark.parametrize("act, patch", [("quick_gelu", 8), ("gelu", 11)])
 @pytest.mark.parametrize("shape", [(33, 33, 3), (40, 57, 3), (32, 32, 1)])
-def test_clip_embeddings_and_scores_equal_transformers(act: str, patch: int, shape: tuple[int, int, int], tmp_path: Path) -> None:
+def test_clip_embeddings_and_scores_equal_transformers(
+    act: str, patch: int, shape: tuple[int, int, int], tmp_path: Path
+) -> None:
     folder = tmp_path / "clip"
     model = make_clip(folder, act, patch)
     rng = np.random.default_rng(4)
     images = np.stack([picture(rng, *shape) for _ in TEXTS])
-    got = probe(tmp_path, [{"name": "m", "op": "clip", "folder": str(folder), "images": "i", "texts": TEXTS}], {"i": images})
+    job = {"name": "m", "op": "clip", "folder": str(folder), "images": "i", "texts": TEXTS}
+    got = probe(tmp_path, [job], {"i": images})
     for name, want in clip_reference(model, folder, images, TEXTS).items():
         assert_close(got[f"m.{name}"], want)
 
@@ -302,7 +312,8 @@ def test_classifier_equals_transformers(kind: str, tmp_path: Path) -> None:
     model = make_classifier(tmp_path / "c", **RESNETS[kind])
     rng = np.random.default_rng(6)
     images = np.stack([picture(rng, 32, 32, RESNETS[kind].get("num_channels", 3)) for _ in range(5)])
-    got = probe(tmp_path, [{"name": "c", "op": "classifier", "folder": str(tmp_path / "c"), "images": "i"}], {"i": images})
+    job = {"name": "c", "op": "classifier", "folder": str(tmp_path / "c"), "images": "i"}
+    got = probe(tmp_path, [job], {"i": images})
     logits, features = classify(model, images)
     assert_close(got["c.logits"], logits)
     assert_close(got["c.features"], features)

@@ -31,7 +31,8 @@ inline runtime::TensorMap random_weights(const unet::Program& program, std::uint
       std::int64_t fan_in = 1;
       for (std::size_t i = 1; i < p.shape.size(); ++i) fan_in *= p.shape[i];
       at::Tensor value = torch::randn(p.shape) / std::sqrt(static_cast<double>(fan_in));
-      if (p.shape.size() == 1) value = (p.name.find("norm") != std::string::npos && p.name.ends_with("weight") ? 1 : 0) + 0.1 * value;
+      if (p.shape.size() == 1)
+        value = (p.name.find("norm") != std::string::npos && p.name.ends_with("weight") ? 1 : 0) + 0.1 * value;
       weights[p.name] = value;
     }
   }

@@ -1,11 +1,10 @@
-#include "unet/spec.h"
-
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <set>
 
 #include "tests/support/thrown.h"
+#include "unet/spec.h"
+
+#include <doctest/doctest.h>
 
 using namespace laptopdiff;
 using runtime::Json;
@@ -42,7 +41,9 @@ Spec make_spec(const Json& config, std::vector<Removal> removed) {
 Json minimal(const Json& removed) {
   Json config = sd15();
   config.erase("_class_name");
-  return {{"format", "laptopdiff.spec/1"}, {"base", {{"class", "UNet2DConditionModel"}, {"config", config}}}, {"removed", removed}};
+  return {{"format", "laptopdiff.spec/1"},
+          {"base", {{"class", "UNet2DConditionModel"}, {"config", config}}},
+          {"removed", removed}};
 }
 
 std::string parse_failure(const Json& json) {
@@ -58,7 +59,7 @@ TEST_CASE("units are those of the reference tables") {
   const auto units = unet::find_units(sd);
   REQUIRE(units.size() == 38);
   CHECK(units[4].layer == "down_blocks.1.resnets.0");
-  CHECK(units[4].params == 6'352'640);  // without the shortcut that stays
+  CHECK(units[4].params == 6'352'640);            // without the shortcut that stays
   CHECK(units[1].params == 2'340'160 + 206'080);  // with its shell
   CHECK(unet::find_units(sd, unet::Shell::keep)[1].params == 2'340'160);
   CHECK(units[17].layer == "up_blocks.0.resnets.0");
@@ -91,7 +92,8 @@ TEST_CASE("removing everything that can be bypassed leaves the skeleton") {
   Spec spec = make_spec(sd15(), {});
   const unet::Program base = unet::build_base(spec.base);
   for (const unet::Unit& unit : unet::find_units(base)) spec.removed.push_back({unit.layer, How::bypass});
-  CHECK(unet::prune(base, spec).params() == 859'520'964 - 514'413'120 - 242'408'640 - 24'830'720);  // layers.md, 90.94 %
+  CHECK(unet::prune(base, spec).params() ==
+        859'520'964 - 514'413'120 - 242'408'640 - 24'830'720);  // layers.md, 90.94 %
   spec.shell = unet::Shell::keep;
   CHECK(unet::prune(base, spec).params() == 859'520'964 - 514'413'120 - 242'408'640);
 }
@@ -135,7 +137,8 @@ TEST_CASE("a bad spec says what is wrong with it") {
     CHECK(has(message, "mid_block.resnets.0"));
   }
   SUBCASE("listed twice") {
-    CHECK(has(parse_failure(minimal({{{"layer", "mid_block.resnets.0"}}, {{"layer", "mid_block.resnets.0"}}})), "listed twice"));
+    CHECK(has(parse_failure(minimal({{{"layer", "mid_block.resnets.0"}}, {{"layer", "mid_block.resnets.0"}}})),
+              "listed twice"));
   }
   SUBCASE("inside a dropped range") {
     const Json removed = {{{"layer", "mid_block"}, {"how", "drop"}}, {{"layer", "mid_block.resnets.0"}}};
@@ -151,7 +154,9 @@ TEST_CASE("a bad spec says what is wrong with it") {
     const std::string message = parse_failure(minimal({{{"layer", "down_blocks.0.resnets.1"}, {"how", "drop"}}}));
     CHECK(has(message, "up_blocks."));
   }
-  SUBCASE("unknown way") { CHECK(has(parse_failure(minimal({{{"layer", "mid_block"}, {"how", "skip"}}})), "expected bypass or drop")); }
+  SUBCASE("unknown way") {
+    CHECK(has(parse_failure(minimal({{{"layer", "mid_block"}, {"how", "skip"}}})), "expected bypass or drop"));
+  }
   SUBCASE("unknown key") {
     Json json = minimal(Json::array());
     json["shel"] = "keep";
@@ -185,13 +190,17 @@ TEST_CASE("a config that cannot run is refused by the field's name") {
   CHECK(has(failure("encoder_hid_dim_type", "ip_image_proj"), "encoder_hid_dim_type"));
   CHECK(has(failure("time_embedding_type", "fourier"), "time_embedding_type"));
   CHECK(has(failure("act_fn", "tanh"), "act_fn"));
-  CHECK(has(failure("down_block_types", {"KDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"}), "KDownBlock2D"));
+  CHECK(
+      has(failure("down_block_types", {"KDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"}), "KDownBlock2D"));
   CHECK(has(failure("attention_head_dim", 7), "does not divide"));
   CHECK(has(failure("norm_num_groups", 33), "norm_num_groups"));
   CHECK(has(failure("block_out_channels", {320, 640}), "equally many"));
   CHECK(has(failure("layers_per_block", {2, 2}), "layers_per_block"));
-  CHECK(has(failure("transformer_layers_per_block", {{1, 1}, {1, 1}, {1, 1}, 1}), "reverse_transformer_layers_per_block"));
+  CHECK(has(failure("transformer_layers_per_block", {{1, 1}, {1, 1}, {1, 1}, 1}),
+            "reverse_transformer_layers_per_block"));
   CHECK(has(failure("sample_size", "64"), "sample_size"));
-  CHECK(has(test::thrown_by([] { unet::parse_config({{"_class_name", "FluxTransformer2DModel"}}, "config.json"); }).message,
+  CHECK(has(test::thrown_by([] {
+              unet::parse_config({{"_class_name", "FluxTransformer2DModel"}}, "config.json");
+            }).message,
             "expected UNet2DConditionModel or UNet2DModel"));
 }

@@ -1,0 +1,15 @@
+// The whole page: one HTML document with nothing outside it, and no scripts.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "runtime/json.h"
+
+namespace laptopdiff::report {
+
+// Reads the sweep in `folder` and lays it out. `made_by` is the report's own provenance ("command", "version",
+// "commit"; missing keys are passed over). Throws Error(bad_input), naming the file that is broken.
+std::string make_page(const std::filesystem::path& folder, const runtime::Json& made_by);
+
+}  // namespace laptopdiff::report
