@@ -75,7 +75,12 @@ std::string Dataset::digest() const {
   runtime::Sha256 hash;
   for (const std::string& caption : captions_) hash.add(caption + "\n");
   if (packed_.defined()) hash.add(packed_.const_data_ptr(), packed_.nbytes());
-  for (const std::string& file : files_) hash.add(cat(file, " ", std::filesystem::file_size(folder_ / file), "\n"));
+  for (const std::string& file : files_) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(folder_ / file, error);
+    if (error) throw input_error("cannot read ", (folder_ / file).string(), ": ", error.message());
+    hash.add(cat(file, " ", size, "\n"));
+  }
   return hash.hex();
 }
 

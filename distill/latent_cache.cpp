@@ -73,7 +73,7 @@ LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data
   const auto total = static_cast<std::int64_t>(indices.size());
   runtime::Progress progress("encode", total, "pictures");
   for (std::int64_t begin = 0; begin < total; begin += kEncodeBatch) {
-    runtime::throw_if_stopped("encoding starts over");
+    runtime::throw_if_interrupted("encoding starts over");
     const std::int64_t end = std::min(total, begin + kEncodeBatch);
     const at::Tensor images = data.images({indices.begin() + begin, indices.begin() + end});
     if (!pipeline.vae) {

@@ -110,7 +110,7 @@ TrainState load_state(const std::filesystem::path& path, const std::string& key,
   if (!metadata.contains("key") || !metadata.contains("step"))
     throw input_error(path.string(), ": not a checkpoint of distill");
   if (metadata.at("key") != key) {
-    throw input_error(
+    throw runtime::usage_error(
         path.string(),
         ": belongs to a run with another config, model or data; choose another folder, or --overwrite to start over");
   }

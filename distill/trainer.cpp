@@ -143,6 +143,7 @@ class Trainer {
 
   Json run() {
     resume();
+    runtime::write_json(folder_ / "config.json", runtime::write_config(config_));
     const unet::Executor student(s_.student, state_.weights);
     const auto began = std::chrono::steady_clock::now();
     runtime::Progress progress(state_.step > 0 ? "distill (continued)" : "distill", config_.steps, "steps",
@@ -173,8 +174,10 @@ class Trainer {
       for (std::string line; std::getline(lines, line);) {
         const Json row = Json::parse(line, nullptr, false);
         if (row.is_object() && row.value("step", std::int64_t{0}) <= state_.step &&
-            row.value("step", std::int64_t{0}) > 0)
+            row.value("step", std::int64_t{0}) > 0) {
           kept += line + "\n";
+          last_row_ = row;  // a run killed after its last step has nothing else to report
+        }
       }
     }
     runtime::write_file(log(), kept);
@@ -295,7 +298,6 @@ Json run_distill(const DistillConfig& config, const fs::path& folder, const RunO
         folder.string(),
         " holds a finished run with another config, model or data; choose another folder, or --overwrite");
   }
-  runtime::write_json(folder / "config.json", runtime::write_config(config));
   return Trainer(config, folder, options, std::move(setting)).run();
 }
 

@@ -5,6 +5,8 @@
 #include <torch/version.h>
 
 #include <algorithm>
+// --set takes lists, so a comma must not end a value.
+#define CXXOPTS_VECTOR_DELIMITER '\0'
 #include <cxxopts.hpp>
 #include <iostream>
 
@@ -43,7 +45,7 @@ void add_flags(cxxopts::Options& options, const std::string& group, const std::v
 
 // A flag's text as the JSON value its field expects: numbers and lists as they are, everything else a string.
 Json flag_value(const FlagInfo& flag, const std::string& text) {
-  if (flag.is_switch) return text != "false";
+  if (flag.is_switch) return text.front() == 't' || text.front() == 'T' || text.front() == '1';  // checked by cxxopts
   const Json fallback = Json::parse(flag.fallback, nullptr, false);
   if (fallback.is_string()) return text;
   if (fallback.is_array()) {
@@ -58,15 +60,37 @@ Json flag_value(const FlagInfo& flag, const std::string& text) {
     }
     return list;
   }
-  const Json parsed = Json::parse(text, nullptr, false);
-  return parsed.is_discarded() ? Json(text) : parsed;
+  const Json number = Json::parse(text, nullptr, false);
+  return number.is_number() ? number : Json(text);
 }
 
-cxxopts::ParseResult parse_flags(cxxopts::Options& options, const Invocation& invocation) {
+// Says which flag is unknown, and which one was meant.
+[[noreturn]] void refuse_unknown_flag(const Invocation& invocation, const std::vector<FlagInfo>& known,
+                                      const std::string& what) {
+  std::vector<std::string> names{"config", "set", "help"};
+  for (const FlagInfo& flag : known) {
+    if (!flag.nested) names.push_back(flag_name(flag.name));
+  }
+  std::string hint;
+  for (const std::string& argument : invocation.arguments) {
+    if (argument.rfind("--", 0) != 0) continue;
+    const std::string name = argument.substr(2, argument.find('=') - 2);
+    if (name.empty() || std::find(names.begin(), names.end(), name) != names.end()) continue;
+    const auto near = runtime::near_names(name, names, 1);
+    if (!near.empty()) hint = cat(" (did you mean `--", near.front(), "`?)");
+    break;
+  }
+  throw usage_error(invocation.verb, ": ", what, hint, "; see `laptopdiff ", invocation.verb, " --help`");
+}
+
+cxxopts::ParseResult parse_flags(cxxopts::Options& options, const Invocation& invocation,
+                                 const std::vector<FlagInfo>& known) {
   std::vector<const char*> argv{"laptopdiff"};
   for (const std::string& argument : invocation.arguments) argv.push_back(argument.c_str());
   try {
     return options.parse(static_cast<int>(argv.size()), argv.data());
+  } catch (const cxxopts::exceptions::no_such_option& error) {
+    refuse_unknown_flag(invocation, known, error.what());
   } catch (const cxxopts::exceptions::exception& error) {
     throw usage_error(invocation.verb, ": ", error.what(), "; see `laptopdiff ", invocation.verb, " --help`");
   }
@@ -85,14 +109,14 @@ at::Device CommonOptions::torch_device() const { return runtime::parse_device(de
 at::ScalarType CommonOptions::torch_dtype() const { return runtime::parse_dtype(dtype); }
 
 Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own,
-                    const std::vector<std::string>& positionals, const std::string& details) {
+                    const std::vector<std::string>& positionals, const std::string& details, FileCheck check_file) {
   cxxopts::Options options("laptopdiff " + invocation.verb);
   for (const Verb& verb : verbs()) {
     if (invocation.verb == verb.name) options = cxxopts::Options("laptopdiff " + invocation.verb, verb.summary);
   }
   options.set_width(110);
   std::vector<FlagInfo> all = own;
-  add_flags(options, "Options", own);
+  add_flags(options, invocation.verb, own);
   const std::vector<FlagInfo> common = common_flags();
   all.insert(all.end(), common.begin(), common.end());
   add_flags(options, "Common", common);
@@ -104,10 +128,11 @@ Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& o
   std::string usage;
   for (const std::string& place : places) usage += " " + place;
   options.positional_help(usage);
-  const auto result = parse_flags(options, invocation);
+  options.show_positional_help();
+  const auto result = parse_flags(options, invocation, all);
   if (result.count("help") > 0) {
     const bool nested = std::any_of(own.begin(), own.end(), [](const FlagInfo& flag) { return flag.nested; });
-    std::cout << options.help() << (nested ? "\nConfig keys (--config FILE.json, --set a.b=c):\n" + details : "");
+    std::cout << options.help({invocation.verb, "Common"}) << (nested ? "\nConfig keys (--config FILE.json, --set a.b=c):\n" + details : "");
     throw HelpShown{};
   }
   if (!result.unmatched().empty()) {
@@ -117,9 +142,9 @@ Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& o
 
   Json settings = Json::object();
   if (result.count("config") > 0) {
-    settings = runtime::read_json(result["config"].as<std::string>());
-    if (!settings.is_object())
-      throw runtime::input_error(result["config"].as<std::string>(), ": expected an object {...}");
+    const std::string file = result["config"].as<std::string>();
+    settings = runtime::read_json(file);
+    check_file(settings, file);  // so that a message can name the file
   }
   if (result.count("set") > 0) {
     for (const std::string& setting : result["set"].as<std::vector<std::string>>())
@@ -147,6 +172,8 @@ CommonOptions take_common(Json& settings) {
   }
   if (options.threads < 0 || options.threads > 1024)
     throw usage_error("--threads ", options.threads, ": expected 0 to 1024");
+  (void)options.torch_dtype();  // a wrong name is an error even where the verb has no use for it
+  (void)options.torch_device();
   if (options.threads > 0) at::set_num_threads(options.threads);
   if (options.quiet) runtime::set_verbosity(runtime::Verbosity::quiet);
   return options;

@@ -78,8 +78,10 @@ class FlagCollector {
 
 // The settings that were given, as one JSON object. Throws Error(usage); prints help and throws HelpShown on --help.
 struct HelpShown {};
+// `check_file` gets what the config file alone says, and its name.
+using FileCheck = void (*)(const Json& file, const std::string& where);
 Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own,
-                    const std::vector<std::string>& positionals, const std::string& details);
+                    const std::vector<std::string>& positionals, const std::string& details, FileCheck check_file);
 
 // Applies threads, quiet and the like; returns the common options and takes their keys out of `settings`.
 CommonOptions take_common(Json& settings);
@@ -91,13 +93,28 @@ struct Parsed {
   Json settings;  // everything that was set, for provenance
 };
 
+// What a config file may hold.
+template <runtime::HasFields T>
+struct FileFields {
+  T own;
+  CommonOptions common;
+  template <typename V>
+  void fields(V& v) {
+    own.fields(v);
+    common.fields(v);
+  }
+};
+
 template <runtime::HasFields T>
 Parsed<T> parse_command(const Invocation& invocation, const std::vector<std::string>& positionals) {
   T defaults;
   FlagCollector collector;
   defaults.fields(collector);
   Parsed<T> parsed;
-  parsed.settings = parse_settings(invocation, collector.flags, positionals, runtime::config_help<T>());
+  const FileCheck check_file = [](const Json& file, const std::string& where) {
+    (void)runtime::read_config<FileFields<T>>(file, where);
+  };
+  parsed.settings = parse_settings(invocation, collector.flags, positionals, runtime::config_help<T>(), check_file);
   Json own = parsed.settings;
   parsed.common = take_common(own);
   try {

@@ -55,24 +55,28 @@ int run(int argc, char** argv) {
   throw runtime::usage_error("unknown verb `", invocation.verb, "`", runtime::did_you_mean(invocation.verb, names));
 }
 
+// What did not reach stdout is a failure, whatever was computed.
+int finish(int code) {
+  std::cout.flush();
+  return std::cout ? code : fail(ExitCode::resources, "cannot write to stdout");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 2 || std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h") {
     print_help();
-    return argc < 2 ? static_cast<int>(ExitCode::usage) : 0;
+    return finish(argc < 2 ? static_cast<int>(ExitCode::usage) : 0);
   }
   if (std::string(argv[1]) == "--version") {
     std::cout << experiments::kVersion << " (" << experiments::kCommit << ")\n";
-    return 0;
+    return finish(0);
   }
   runtime::install_stop_handlers();
   try {
-    const int code = run(argc, argv);
-    std::cout.flush();
-    return std::cout ? code : fail(ExitCode::resources, "cannot write to stdout");
+    return finish(run(argc, argv));
   } catch (const experiments::HelpShown&) {
-    return 0;
+    return finish(0);
   } catch (const runtime::Error& error) {
     return fail(error.code(), error.what());
   } catch (const std::bad_alloc&) {

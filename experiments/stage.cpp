@@ -129,7 +129,10 @@ StageResult StageRunner::run(const StageRequest& request) {
     const SilentStdout silent;
     find_verb(request.verb).run(invocation);
   } catch (const runtime::Error& error) {
-    throw runtime::Error(error.code(), cat("stage ", result.folder.filename().string(), ": ", error.what()));
+    // The finished stages are kept, so an interrupted one is a stopped sweep.
+    const bool interrupted = error.code() == runtime::ExitCode::interrupted;
+    throw runtime::Error(interrupted ? runtime::ExitCode::stopped : error.code(),
+                         cat("stage ", result.folder.filename().string(), ": ", error.what()));
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   runtime::write_json(done, {{"seconds", result.seconds}, {"output", request.output}});

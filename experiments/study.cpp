@@ -58,6 +58,9 @@ void set_path(Arm& arm, const std::string& path, const Json& value) {
   std::size_t begin = dot + 1;
   while (begin <= path.size()) {
     const std::size_t end = std::min(path.find('.', begin), path.size());
+    if (!slot->is_null() && !slot->is_object()) {
+      throw input_error("axes: `", path, "`: `", path.substr(0, begin - 1), "` is not an object");
+    }
     slot = &(*slot)[path.substr(begin, end - begin)];
     begin = end + 1;
   }
@@ -74,6 +77,9 @@ Arm base_arm(const Study& study, const std::string& name, const Json& json, cons
   ObjectReader in(json, cat(where, ": arms.", name));
   for (const std::string& stage : arm_stages()) in.ignore(stage);
   in.finish();
+  for (const std::string& stage : arm_stages()) {
+    if (in.has(stage) && !json[stage].is_object()) throw input_error(in.where(), ": `", stage, "` must be an object");
+  }
   const auto part = [&](const char* stage, const Json& defaults) {
     return merged(defaults, json.value(stage, Json::object()));
   };
@@ -248,6 +254,11 @@ Study parse_study(const Json& json, const std::string& where) {
                                     {"prompts", study.prompts},
                                     {"models", study.models}}) {
     if (value.empty()) throw input_error(where, ": `", name, "` is missing");
+  }
+  for (const char* stage : {"calibrate", "score", "audit", "solve", "distill", "sample", "evaluate"}) {
+    if (json.contains(stage) && !json[stage].is_null() && !json[stage].is_object()) {
+      throw input_error(where, ": `", stage, "` must be an object");
+    }
   }
   if (!study.arms.is_object() || study.arms.empty()) throw input_error(where, ": `arms` must name at least one arm");
   return study;

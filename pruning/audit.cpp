@@ -105,7 +105,7 @@ void measure(const unet::Program& base, const unet::Executor& executor, const Sc
   std::vector<at::Tensor> losses;
   runtime::Progress progress("audit", inputs.batch(), "samples");
   for (std::int64_t begin = 0; begin < inputs.batch(); begin += batch) {
-    runtime::throw_if_stopped("an audit starts over; nothing was written");
+    runtime::throw_if_interrupted("an audit starts over; nothing was written");
     std::vector<at::Tensor> outputs =
         engine.evaluate(plan, unet::slice(inputs, begin, std::min(inputs.batch(), begin + batch)));
     const at::Tensor reference = outputs.front();

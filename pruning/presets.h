@@ -13,6 +13,6 @@ namespace laptopdiff::pruning {
 std::vector<std::string> preset_names();
 
 // Throws Error(usage): unknown preset (near names listed), or a base whose topology it does not fit, saying why.
-std::vector<unet::Removal> preset_removals(const std::string& preset, const unet::Program& base);
+std::vector<unet::Removal> preset_removals(const std::string& name, const unet::Program& base);
 
 }  // namespace laptopdiff::pruning

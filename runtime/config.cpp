@@ -1,5 +1,7 @@
 #include "runtime/config.h"
 
+#include <algorithm>
+
 namespace laptopdiff::runtime {
 namespace {
 
@@ -21,6 +23,9 @@ void apply_setting(Json& document, const std::string& setting) {
     throw usage_error("--set ", setting, ": expected a.b=value, for example --set train.steps=100");
   }
   const std::string path = setting.substr(0, equals), text = setting.substr(equals + 1);
+  if (std::count(path.begin(), path.end(), '.') >= kMaxJsonDepth) {
+    throw usage_error("--set ", path.substr(0, 60), "...: nested deeper than ", kMaxJsonDepth, " levels");
+  }
   Json* slot = &document;
   std::size_t begin = 0;
   while (begin <= path.size()) {

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <vector>
 
 #include "runtime/error.h"
 
@@ -41,6 +42,19 @@ void make_parent(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
   if (error) throw resource_error("cannot make folder ", path.parent_path().string(), ": ", error.message());
+}
+
+// Makes the missing parents, which is the only sure test, and takes them away again: a check leaves nothing behind.
+void check_parent(const fs::path& path) {
+  std::vector<fs::path> missing;
+  std::error_code ignored;
+  for (fs::path p = path.parent_path(); !p.empty() && !fs::exists(p, ignored); p = p.parent_path()) missing.push_back(p);
+  make_parent(path);
+  const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
+  const bool writable = ::access(parent.c_str(), W_OK) == 0;
+  const std::string why = reason();
+  for (const fs::path& p : missing) ::rmdir(p.c_str());
+  if (!writable) throw resource_error("cannot write into ", parent.string(), ": ", why);
 }
 
 void write_all(int fd, std::string_view bytes, const fs::path& path) {
@@ -116,20 +130,28 @@ void write_file(const fs::path& path, std::string_view bytes) {
   });
 }
 
-void check_output(const fs::path& path, Existing existing) {
+void check_output(const fs::path& path, Existing existing, OutputKind kind) {
   if (path.empty()) throw usage_error("the output path is empty; give one with -o");
   struct stat info {};
-  if (::lstat(path.c_str(), &info) == 0 && existing == Existing::refuse) {
-    throw usage_error(path.string(), " already exists; give another -o, or --overwrite to replace it");
+  if (::lstat(path.c_str(), &info) == 0) {
+    if (existing == Existing::refuse) {
+      throw usage_error(path.string(), " already exists; give another -o, or --overwrite to replace it");
+    }
+    const bool plain = S_ISREG(info.st_mode) || S_ISLNK(info.st_mode);
+    if (kind == OutputKind::file && !plain) {
+      throw usage_error(path.string(), " is not a regular file and will not be replaced by one; give another -o");
+    }
+    if (!plain && !S_ISDIR(info.st_mode)) {
+      throw usage_error(path.string(), " is neither a file nor a folder and will not be replaced; give another -o");
+    }
   }
-  make_parent(path);
-  const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
-  if (::access(parent.c_str(), W_OK) != 0) throw resource_error("cannot write into ", parent.string(), ": ", reason());
+  check_parent(path);
 }
 
 void write_folder_via(const fs::path& path, Existing existing, const std::function<void(const fs::path&)>& fill) {
   const fs::path target = path.has_filename() ? path : path.parent_path();  // a trailing slash is no name
-  check_output(target, existing);
+  check_output(target, existing, OutputKind::folder);
+  make_parent(target);
   const fs::path temporary = temporary_beside(target);
   std::error_code ignored;
   try {

@@ -22,9 +22,12 @@ void write_file_via(const std::filesystem::path& path, const std::function<void(
 // What to do when an output is already there.
 enum class Existing { refuse, overwrite };
 
-// Throws Error(usage) where `path` exists and `existing` is refuse, Error(resources) where it could not be written.
+enum class OutputKind { file, folder };
+
+// Throws Error(usage) where `path` exists and `existing` is refuse, or where it is a folder, device or pipe that a file
+// is not to replace; Error(resources) where it could not be written. Leaves nothing behind.
 // Called before the work starts, so that an hour's result is not lost to a typo.
-void check_output(const std::filesystem::path& path, Existing existing);
+void check_output(const std::filesystem::path& path, Existing existing, OutputKind kind = OutputKind::file);
 
 // Writes a folder: `fill` gets a fresh sibling folder, which takes the place of `path` when it is complete.
 void write_folder_via(const std::filesystem::path& path, Existing existing,

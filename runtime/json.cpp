@@ -87,6 +87,11 @@ void check_finite(const Json& value, const std::string& where) {
   }
 }
 
+// A value for a message. A flag's text may not be UTF-8, on which plain dump() throws.
+std::string shown(const Json& value, std::size_t most) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, most);
+}
+
 template <typename T>
 T checked_integer(const Json& value, const std::string& where) {
   if (value.is_number_unsigned()) {
@@ -100,14 +105,14 @@ T checked_integer(const Json& value, const std::string& where) {
       return static_cast<T>(number);
     }
   } else {
-    throw input_error(where, " must be an integer, is ", value.dump().substr(0, 60));
+    throw input_error(where, " must be an integer, is ", shown(value, 60));
   }
-  throw input_error(where, ": ", value.dump().substr(0, 40), " is out of range");
+  throw input_error(where, ": ", shown(value, 40), " is out of range");
 }
 
 template <typename T>
 std::vector<T> checked_list(const Json& value, const std::string& where) {
-  if (!value.is_array()) throw input_error(where, " must be a list, is ", value.dump().substr(0, 60));
+  if (!value.is_array()) throw input_error(where, " must be a list, is ", shown(value, 60));
   std::vector<T> list;
   for (std::size_t i = 0; i < value.size(); ++i)
     list.push_back(ObjectReader::convert<T>(value[i], cat(where, "[", i, "]")));
@@ -136,7 +141,7 @@ std::string dump_json(const Json& value) {
 void write_json(const std::filesystem::path& path, const Json& value) { write_file(path, dump_json(value)); }
 
 ObjectReader::ObjectReader(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
-  if (!object_.is_object()) throw input_error(where_, ": expected an object {...}, got ", object_.dump().substr(0, 60));
+  if (!object_.is_object()) throw input_error(where_, ": expected an object {...}, got ", shown(object_, 60));
 }
 
 bool ObjectReader::has(const std::string& key) const {
@@ -173,7 +178,7 @@ void ObjectReader::missing(const std::string& key) const { throw input_error(whe
 
 template <>
 bool ObjectReader::convert<bool>(const Json& value, const std::string& where) {
-  if (!value.is_boolean()) throw input_error(where, " must be true or false, is ", value.dump().substr(0, 60));
+  if (!value.is_boolean()) throw input_error(where, " must be true or false, is ", shown(value, 60));
   return value.get<bool>();
 }
 template <>
@@ -187,20 +192,20 @@ std::int64_t ObjectReader::convert<std::int64_t>(const Json& value, const std::s
 template <>
 std::uint64_t ObjectReader::convert<std::uint64_t>(const Json& value, const std::string& where) {
   if (value.is_number_integer() && !value.is_number_unsigned() && value.get<std::int64_t>() < 0) {
-    throw input_error(where, " must not be negative, is ", value.dump());
+    throw input_error(where, " must not be negative, is ", shown(value, 40));
   }
   return checked_integer<std::uint64_t>(value, where);
 }
 template <>
 double ObjectReader::convert<double>(const Json& value, const std::string& where) {
-  if (!value.is_number()) throw input_error(where, " must be a number, is ", value.dump().substr(0, 60));
+  if (!value.is_number()) throw input_error(where, " must be a number, is ", shown(value, 60));
   const auto number = value.get<double>();
   if (!std::isfinite(number)) throw input_error(where, " must be finite, is ", number);
   return number;
 }
 template <>
 std::string ObjectReader::convert<std::string>(const Json& value, const std::string& where) {
-  if (!value.is_string()) throw input_error(where, " must be a string, is ", value.dump().substr(0, 60));
+  if (!value.is_string()) throw input_error(where, " must be a string, is ", shown(value, 60));
   return value.get<std::string>();
 }
 template <>

@@ -81,7 +81,7 @@ std::string shape_text(const Shape& shape) {
 std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const fs::path& path) {
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile());
   file->path_ = path;
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block
   if (fd < 0) throw input_error("cannot read ", path.string(), ": ", std::strerror(errno));
   struct stat info {};
   const bool regular = ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);

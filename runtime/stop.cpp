@@ -33,4 +33,8 @@ void throw_if_stopped(const char* what) {
   if (stop_requested()) throw Error(ExitCode::stopped, cat("stopped by a signal; ", what));
 }
 
+void throw_if_interrupted(const char* what) {
+  if (stop_requested()) throw Error(ExitCode::interrupted, cat("interrupted; ", what));
+}
+
 }  // namespace laptopdiff::runtime

@@ -12,4 +12,7 @@ bool stop_requested();
 // Throws Error(stopped) where a signal has come; `what` says what was saved and how to go on.
 void throw_if_stopped(const char* what);
 
+// The same for work that keeps nothing: throws Error(interrupted).
+void throw_if_interrupted(const char* what);
+
 }  // namespace laptopdiff::runtime

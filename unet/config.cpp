@@ -58,7 +58,7 @@ int positive(ObjectReader& in, const std::string& key, int fallback) {
 std::vector<int> per_stage(ObjectReader& in, const std::string& key, int fallback, std::size_t n) {
   const Json& value = in.raw(key);
   if (value.is_array()) {
-    const auto list = ObjectReader::convert<std::vector<int>>(value, in.where() + ": `" + key + "`");
+    auto list = ObjectReader::convert<std::vector<int>>(value, in.where() + ": `" + key + "`");
     if (list.size() != n)
       throw input_error(in.where(), ": `", key, "` has ", list.size(), " entries for ", n, " stages");
     for (const int v : list) checked(v, 0, kMaxWidth, in.where(), key);

@@ -56,6 +56,9 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   const std::int64_t batch = in.sample.size(0);
   if (batch == 0) throw input_error(where, ": `sample` has no rows; an empty calibration set cannot be scored");
   check_shape(in.sample, {batch, config.in_channels, -1, -1}, where + ": `sample`");
+  if (in.sample.size(2) == 0 || in.sample.size(3) == 0) {
+    throw input_error(where, ": `sample` is ", runtime::sizes_text(in.sample), "; its height and width must not be 0");
+  }
   if (!in.sample.is_floating_point()) throw input_error(where, ": `sample` must hold floats");
   check_shape(in.timestep, {batch}, where + ": `timestep`");
   if (const int width = context_width(config); width > 0) {

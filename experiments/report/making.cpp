@@ -37,8 +37,8 @@ std::string stage_table(const StudyResults& results) {
     const auto found = results.seconds.find(stage.verb);
     if (found == results.seconds.end() || found->second <= 0) continue;
     const double share = total > 0 ? 100 * found->second / total : 0;
-    rows += cat("<tr><th scope=\"row\"><code>", stage.verb, "</code></th><td>", stage.what, "</td><td class=\"number\">", duration(found->second), "</td><td class=\"number\"><span class=\"share\" style=\"width:",
-                share, "px\"></span> ", percent(share, 0), "</td></tr>\n");
+    rows += cat("<tr><th scope=\"row\"><code>", stage.verb, "</code></th><td>", stage.what, "</td><td class=\"number\">", duration(found->second), "</td><td><span class=\"share\" style=\"width:",
+                std::max(1.0, share), "px\"></span> ", percent(share, 0), "</td></tr>\n");
   }
   rows += cat("<tr><th scope=\"row\">all</th><td></td><td class=\"number\">", duration(total), "</td><td></td></tr>\n");
   return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">What it does</th><th scope=\"col\">Time, all arms</th><th scope=\"col\">Share</th></tr></thead><tbody>", rows,

@@ -59,6 +59,10 @@ void run_audit(const Invocation& invocation) {
   require_option(options.scores, "--scores", invocation);
   require_option(options.calibration, "--calibration", invocation);
   require_option(options.output, "--output", invocation);
+  if (options.keep.empty()) throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3");
+  if (options.random_masks < 0 || options.samples < 0 || options.batch < 0 || options.seed < 0) {
+    throw runtime::usage_error("audit: --random-masks, --samples, --batch and --seed must not be negative");
+  }
   for (const double keep : options.keep) {
     if (!(keep > 0) || keep > 1) throw runtime::usage_error("--keep ", keep, ": expected shares between 0 and 1");
   }

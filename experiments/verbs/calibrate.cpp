@@ -25,6 +25,9 @@ struct CalibrateOptions {
   }
 };
 
+// Paths need not be UTF-8, on which plain dump() throws.
+std::string one_line(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
 }  // namespace
 
 void run_calibrate(const Invocation& invocation) {
@@ -55,7 +58,7 @@ void run_calibrate(const Invocation& invocation) {
   runtime::TensorMap tensors = unet::inputs_map(batch.inputs);
   tensors["noise"] = batch.noise;
   runtime::write_tensors(options.output, tensors,
-                         {{"made_by", provenance(invocation).dump()}, {"settings", settings.dump()}});
+                         {{"made_by", one_line(provenance(invocation))}, {"settings", one_line(settings)}});
 }
 
 }  // namespace laptopdiff::experiments

@@ -14,6 +14,9 @@ namespace {
 
 using runtime::with_commas;
 
+// Beyond these the MACs of attention no longer fit 64 bits.
+constexpr int kMaxLatent = 2048, kMaxTokens = 1 << 20;
+
 struct InspectOptions {
   std::string model, spec, diff;
   int latent = 0, tokens = 77;
@@ -117,6 +120,12 @@ void print_diff(const unet::Program& base, const std::set<std::string>& a, const
 void run_inspect(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<InspectOptions>(invocation, {"model"});
   require_option(options.model, "MODEL", invocation);
+  if (options.latent < 0 || options.latent > kMaxLatent) {
+    throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatent, ", or 0 for the config's");
+  }
+  if (options.tokens < 1 || options.tokens > kMaxTokens) {
+    throw runtime::usage_error("--tokens ", options.tokens, ": expected 1 to ", kMaxTokens);
+  }
   unet::Spec spec = unet::load_architecture(options.model);
   if (!options.spec.empty()) spec = load_spec_for(options.spec, spec);
   const unet::Program base = unet::build_base(spec.base, {options.latent, options.latent, options.tokens});

@@ -99,6 +99,14 @@ diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const 
   return run;
 }
 
+// --overwrite replaces the whole folder, so it must be one of ours: a slip of -o must not cost anyone's files.
+void check_folder(const std::filesystem::path& folder, runtime::Existing existing) {
+  runtime::check_output(folder, existing, runtime::OutputKind::folder);
+  if (!std::filesystem::is_directory(folder) || std::filesystem::is_empty(folder)) return;
+  if (std::filesystem::exists(folder / "samples.json")) return;
+  throw runtime::usage_error(folder.string(), " holds files that `sample` did not make; --overwrite will not replace it");
+}
+
 }  // namespace
 
 void run_sample(const Invocation& invocation) {
@@ -108,7 +116,7 @@ void run_sample(const Invocation& invocation) {
   if (options.steps < 1 || options.batch < 1 || options.seed < 0 || options.count < 0) {
     throw runtime::usage_error("sample: --steps and --batch must be at least 1, --seed and --count at least 0");
   }
-  runtime::check_output(options.output, common.existing());
+  check_folder(options.output, common.existing());
   const c10::InferenceMode inference;
   const at::Device device = common.torch_device();
   diffusion::Pipeline pipeline = diffusion::Pipeline::load(options.pipeline);
@@ -141,7 +149,7 @@ void run_sample(const Invocation& invocation) {
     diffusion::sample(
         *scheduler, denoise, [&](std::int64_t first, std::int64_t n) { return prompts(first, n); }, run,
         [&](std::int64_t first, const at::Tensor& samples) {
-          runtime::throw_if_stopped("no picture was kept");
+          runtime::throw_if_interrupted("no picture was kept");
           const at::Tensor images = pipeline.to_images(samples).to(at::kCPU);
           for (std::int64_t i = 0; i < images.size(0); ++i) {
             char name[32];

@@ -205,7 +205,9 @@ TEST_CASE("charts have a mark a unit, and tell bypassed layers from dropped ones
   StudyFolder folder;
   folder.put("stages/score/scores.json", scores_json());
   folder.put("stages/solve/spec.json", spec_json("down_blocks.1.resnets.1", "bypass"));
-  folder.put("stages/solve2/spec.json", spec_json("up_blocks.1.resnets.1", "drop"));
+  Json handmade = spec_json("up_blocks.1.resnets.1", "drop");
+  handmade["removed"].push_back({{"layer", "down_blocks.0.resnets.1"}, {"how", "drop"}});  // the skip that it popped
+  folder.put("stages/solve2/spec.json", handmade);
   folder.results()["shared"]["scores"] = "stages/score/scores.json";
   folder.results()["arms"]["handmade"] = arm_json("handmade", 600, 0.25, {{"spec", "stages/solve2/spec.json"}});
   // Equal removals share a map.
@@ -215,11 +217,11 @@ TEST_CASE("charts have a mark a unit, and tell bypassed layers from dropped ones
   CHECK(count(bars, "class=\"bar fill") == units);
   CHECK(count(bars, ">not finite<") == 1);
   CHECK(count(bars, "class=\"whisker\"") == 3 * (units - 1));
-  CHECK(count(bars, "class=\"dropped\"") == 2);  // the ResNet and the transformer behind it
+  CHECK(count(bars, "class=\"dropped\"") == 4);  // two ResNets and the transformers behind them
   CHECK(count(bars, "class=\"cross\"") == 2);    // two strokes
   const std::string maps = section_of(folder, report::map_section).body;
   CHECK(count(maps, "<rect") == 2 * units);
-  CHECK(count(maps, "class=\"cell dropped\"") == 2);
+  CHECK(count(maps, "class=\"cell dropped\"") == 4);
   CHECK(count(maps, "class=\"cell bypassed resnet\"") == 1);
   CHECK(says(maps, "again, handmade"));
   CHECK(says(maps, "down_blocks.1.resnets.1\nresnet"));

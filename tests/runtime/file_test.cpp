@@ -164,11 +164,21 @@ TEST_CASE("an output that could not be written is refused before the work starts
   CHECK(thrown_by([] { check_output("/proc/none/out", Existing::overwrite); }).code == ExitCode::resources);
 }
 
-TEST_CASE("checking an output makes its parent folders") {
+TEST_CASE("checking an output leaves nothing behind") {
   const TemporaryFolder folder;
   check_output(folder / "a/b/out.json", Existing::refuse);
-  CHECK(fs::is_directory(folder / "a/b"));
-  CHECK_FALSE(fs::exists(folder / "a/b/out.json"));
+  CHECK_FALSE(fs::exists(folder / "a"));
+}
+
+TEST_CASE("a file replaces files only") {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "d");
+  const auto thrown = thrown_by([&] { check_output(folder / "d", Existing::overwrite); });
+  CHECK(thrown.code == ExitCode::usage);
+  CHECK(thrown.says("is not a regular file and will not be replaced"));
+  CHECK(thrown_by([] { check_output("/dev/null", Existing::overwrite); }).code == ExitCode::usage);
+  CHECK(thrown_by([] { check_output("/dev/null", Existing::overwrite, OutputKind::folder); }).code == ExitCode::usage);
+  CHECK_NOTHROW(check_output(folder / "d", Existing::overwrite, OutputKind::folder));
 }
 
 void put_two(const fs::path& path) {
