@@ -111,7 +111,8 @@ bool needed(const EvaluateOptions& options, Needs needs) {
 Inputs open_inputs(const EvaluateOptions& options) {
   Inputs in{ImageSet::open_numbered(options.images), std::nullopt, {}, {}};
   if (needed(options, Needs::prompts)) {
-    in.prompts = read_lines_for(in.images, *options.prompts, "prompts", read_prompts, options.lines_limit, in.provenance);
+    in.prompts =
+        read_lines_for(in.images, *options.prompts, "prompts", read_prompts, options.lines_limit, in.provenance);
   }
   if (needed(options, Needs::labels)) {
     in.labels = read_lines_for(in.images, *options.labels, "labels", read_labels, options.lines_limit, in.provenance);

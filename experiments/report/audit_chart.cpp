@@ -17,14 +17,17 @@ struct Prediction {
   const char* name;
   std::optional<double> AuditedMask::*value;
 };
-constexpr Prediction kPredictions[] = {{"additive", "Additive", &AuditedMask::additive}, {"gram", "Gram", &AuditedMask::gram}};
+constexpr Prediction kPredictions[] = {{"additive", "Additive", &AuditedMask::additive},
+                                       {"gram", "Gram", &AuditedMask::gram}};
 
 struct Kind {
   const char* name;
   const char* plural;
   Shape shape;
 };
-constexpr Kind kKinds[] = {{"solver", "chosen by a solver", Shape::circle}, {"random", "random masks", Shape::triangle}, {"preset", "handcrafted presets", Shape::square}};
+constexpr Kind kKinds[] = {{"solver", "chosen by a solver", Shape::circle},
+                           {"random", "random masks", Shape::triangle},
+                           {"preset", "handcrafted presets", Shape::square}};
 
 Shape shape_of(const std::string& kind) {
   for (const Kind& row : kKinds) {
@@ -34,12 +37,14 @@ Shape shape_of(const std::string& kind) {
 }
 
 std::string class_of(const std::string& kind) {
-  const bool known = std::any_of(std::begin(kKinds), std::end(kKinds), [&](const Kind& row) { return kind == row.name; });
+  const bool known =
+      std::any_of(std::begin(kKinds), std::end(kKinds), [&](const Kind& row) { return kind == row.name; });
   return known ? "audit-" + kind : "faint";
 }
 
 bool has(const AuditFile& audit, const Prediction& prediction) {
-  return std::any_of(audit.rows.begin(), audit.rows.end(), [&](const AuditedMask& row) { return (row.*prediction.value).has_value(); });
+  return std::any_of(audit.rows.begin(), audit.rows.end(),
+                     [&](const AuditedMask& row) { return (row.*prediction.value).has_value(); });
 }
 
 // Both charts share one range, so that they can be compared at a glance.
@@ -58,49 +63,67 @@ std::string scatter(const AuditFile& audit, const Prediction& prediction, const 
   Axis x = axis, y = axis;
   x.label = cat("predicted loss (", prediction.name, ")");
   y.label = "true loss";
-  Chart chart(480, 420, x, y, cat(prediction.name, " prediction against true loss of ", audit.rows.size(), " masks, both logarithmic; agreement is in the table below"));
+  Chart chart(480, 420, x, y,
+              cat(prediction.name, " prediction against true loss of ", audit.rows.size(),
+                  " masks, both logarithmic; agreement is in the table below"));
   chart.svg().line(chart.x(axis.low), chart.y(axis.low), chart.x(axis.high), chart.y(axis.high), "reference");
   for (const AuditedMask& row : audit.rows) {
     const auto& predicted = row.*prediction.value;
     if (!predicted || *predicted <= 0 || row.true_loss <= 0) continue;
-    chart.svg().mark(shape_of(row.kind), chart.x(*predicted), chart.y(row.true_loss), 5, cat("point ", class_of(row.kind)),
-                     cat(row.name, "\n", percent(100 * row.keep), " of the parameters kept\npredicted ", significant(*predicted, 3), ", true ", significant(row.true_loss, 3)));
+    chart.svg().mark(shape_of(row.kind), chart.x(*predicted), chart.y(row.true_loss), 5,
+                     cat("point ", class_of(row.kind)),
+                     cat(row.name, "\n", percent(100 * row.keep), " of the parameters kept\npredicted ",
+                         significant(*predicted, 3), ", true ", significant(row.true_loss, 3)));
   }
   return cat("<div class=\"panel\">", chart.str(), "</div>");
 }
 
-std::string number(const std::optional<double>& value, int digits = 3) { return value ? significant(*value, digits) : "\u2013"; }
+std::string number(const std::optional<double>& value, int digits = 3) {
+  return value ? significant(*value, digits) : "\u2013";
+}
 
 std::string agreement_table(const AuditFile& audit) {
   std::string rows;
-  for (const auto& [key, name] : {std::pair{"additive", "Additive, all masks"}, {"gram", "Gram, all masks"}, {"additive_random", "Additive, random masks only"},
+  for (const auto& [key, name] : {std::pair{"additive", "Additive, all masks"},
+                                  {"gram", "Gram, all masks"},
+                                  {"additive_random", "Additive, random masks only"},
                                   {"gram_random", "Gram, random masks only"}}) {
     const auto found = audit.agreement.find(key);
     if (found == audit.agreement.end() || found->second.rows == 0) continue;
     const AgreementNumbers& a = found->second;
-    rows += cat("<tr><th scope=\"row\">", name, "</th><td class=\"number\">", a.rows, "</td><td class=\"number\">", number(a.spearman), "</td><td class=\"number\">",
-                number(a.r2_log), "</td><td class=\"number\">", number(a.ratio_median), "<small>", number(a.ratio_min), " to ", number(a.ratio_max), "</small></td></tr>\n");
+    rows += cat("<tr><th scope=\"row\">", name, "</th><td class=\"number\">", a.rows, "</td><td class=\"number\">",
+                number(a.spearman), "</td><td class=\"number\">", number(a.r2_log), "</td><td class=\"number\">",
+                number(a.ratio_median), "<small>", number(a.ratio_min), " to ", number(a.ratio_max),
+                "</small></td></tr>\n");
   }
   if (rows.empty()) return missing("audit.json has no numbers of agreement.");
-  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Prediction</th><th scope=\"col\" class=\"number\">Masks</th><th scope=\"col\" class=\"number\">Spearman</th><th scope=\"col\">R\u00B2 of the "
-                              "logarithms</th><th scope=\"col\">True / predicted<small>median, least to greatest</small></th></tr></thead><tbody>",
-                              rows, "</tbody></table>"),
-                          "Agreement of predicted and true loss"),
-                "Spearman 1: the prediction puts masks in the right order, which is all that a solver needs. R\u00B2 1 and a ratio of 1: it gets their size right too.");
+  return figure(
+      scrolling(
+          cat("<table><thead><tr><th scope=\"col\">Prediction</th><th scope=\"col\" class=\"number\">Masks</th><th "
+              "scope=\"col\" class=\"number\">Spearman</th><th scope=\"col\">R\u00B2 of the "
+              "logarithms</th><th scope=\"col\">True / predicted<small>median, least to "
+              "greatest</small></th></tr></thead><tbody>",
+              rows, "</tbody></table>"),
+          "Agreement of predicted and true loss"),
+      "Spearman 1: the prediction puts masks in the right order, which is all that a solver needs. R\u00B2 1 and a "
+      "ratio of 1: it gets their size right too.");
 }
 
 std::string mask_table(const AuditFile& audit) {
   std::string rows;
   for (const AuditedMask& row : audit.rows) {
-    rows += cat("<tr><th scope=\"row\">", escape(row.name), "</th><td>", escape(row.kind), "</td><td class=\"number\">", percent(100 * row.keep), "</td><td class=\"number\">",
-                number(row.additive), "</td><td class=\"number\">", number(row.gram), "</td><td class=\"number\">", significant(row.true_loss, 3), " \u00B1 ",
-                significant(row.standard_error, 2), "</td></tr>\n");
+    rows += cat("<tr><th scope=\"row\">", escape(row.name), "</th><td>", escape(row.kind), "</td><td class=\"number\">",
+                percent(100 * row.keep), "</td><td class=\"number\">", number(row.additive),
+                "</td><td class=\"number\">", number(row.gram), "</td><td class=\"number\">",
+                significant(row.true_loss, 3), " \u00B1 ", significant(row.standard_error, 2), "</td></tr>\n");
   }
-  return details(cat("All ", audit.rows.size(), " masks"),
-                 scrolling(cat("<table><thead><tr><th scope=\"col\">Mask</th><th scope=\"col\">Kind</th><th scope=\"col\" class=\"number\">Kept</th><th scope=\"col\" class=\"number\">Additive</th><th scope=\"col\">Gram"
-                               "</th><th scope=\"col\">True \u00B1 standard error</th></tr></thead><tbody>",
-                               rows, "</tbody></table>"),
-                           "All masks of the audit"));
+  return details(
+      cat("All ", audit.rows.size(), " masks"),
+      scrolling(cat("<table><thead><tr><th scope=\"col\">Mask</th><th scope=\"col\">Kind</th><th scope=\"col\" "
+                    "class=\"number\">Kept</th><th scope=\"col\" class=\"number\">Additive</th><th scope=\"col\">Gram"
+                    "</th><th scope=\"col\">True \u00B1 standard error</th></tr></thead><tbody>",
+                    rows, "</tbody></table>"),
+                "All masks of the audit"));
 }
 
 // Presets drop skips, which no sum of bypasses predicts; their true loss is still worth a line.
@@ -112,7 +135,8 @@ std::string presets(const AuditFile& audit) {
     }
   }
   if (list.empty()) return "";
-  return cat("<p>Without a prediction, because they do not consist of scored layers, but measured too: ", runtime::join(list, "; "), ".</p>\n");
+  return cat("<p>Without a prediction, because they do not consist of scored layers, but measured too: ",
+             runtime::join(list, "; "), ".</p>\n");
 }
 
 }  // namespace
@@ -126,7 +150,9 @@ Section audit_section(const Material& material) {
   const AuditFile& audit = *material.results.audit;
   std::string entries, charts;
   for (const Kind& kind : kKinds) {
-    const bool any = std::any_of(audit.rows.begin(), audit.rows.end(), [&](const AuditedMask& row) { return row.kind == kind.name && (row.additive || row.gram); });
+    const bool any = std::any_of(audit.rows.begin(), audit.rows.end(), [&](const AuditedMask& row) {
+      return row.kind == kind.name && (row.additive || row.gram);
+    });
     if (!any) continue;
     Svg mark(14, 14, kind.plural);
     mark.mark(kind.shape, 7, 7, 5, cat("point audit-", kind.name));
@@ -136,11 +162,15 @@ Section audit_section(const Material& material) {
   for (const Prediction& prediction : kPredictions) {
     if (has(audit, prediction)) charts += scatter(audit, prediction, common_axis(audit));
   }
-  section.body = "<p>The solver believes that the loss of removing many layers can be told from removing each alone (<em>additive</em>), or from pairs of them (<em>Gram</em>). Here that is "
-                 "measured: whole sets of layers were removed, and the true change of the output compared with the prediction.</p>\n";
+  section.body =
+      "<p>The solver believes that the loss of removing many layers can be told from removing each alone "
+      "(<em>additive</em>), or from pairs of them (<em>Gram</em>). Here that is "
+      "measured: whole sets of layers were removed, and the true change of the output compared with the "
+      "prediction.</p>\n";
   if (!charts.empty()) {
     section.body += figure(cat(legend(entries), "<div class=\"panels\">", charts, "</div>"),
-                           "Each mark is a set of removed layers. On the dashed diagonal the prediction is exact; above it, the truth is worse than predicted.");
+                           "Each mark is a set of removed layers. On the dashed diagonal the prediction is exact; "
+                           "above it, the truth is worse than predicted.");
   }
   section.body += agreement_table(audit) + presets(audit) + mask_table(audit);
   return section;

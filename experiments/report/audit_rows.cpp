@@ -60,7 +60,8 @@ AuditFile read_audit(const std::filesystem::path& path) {
   const Json& rows = in.raw("rows");
   if (!rows.is_array()) throw input_error(where, ": `rows` must be a list");
   AuditFile audit;
-  for (std::size_t i = 0; i < rows.size(); ++i) audit.rows.push_back(parse_mask(rows[i], cat(where, ": rows[", i, "]")));
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    audit.rows.push_back(parse_mask(rows[i], cat(where, ": rows[", i, "]")));
   const Json& agreement = in.raw("agreement");
   if (agreement.is_object()) {
     for (const auto& [name, numbers] : agreement.items()) {

@@ -30,11 +30,15 @@ Lines lines_of(const Material& material) {
 }
 
 // Dashes tell lines apart where colours do not.
-std::string line_class(const Setting& setting) { return cat("stroke series d", setting.color % 4, " ", color_class(setting)); }
+std::string line_class(const Setting& setting) {
+  return cat("stroke series d", setting.color % 4, " ", color_class(setting));
+}
 
 double kept(const Material& material, const Setting& setting) {
   const Arm* teacher = material.results.teacher();
-  const double whole = teacher != nullptr ? static_cast<double>(teacher->params) : material.pruning ? static_cast<double>(material.pruning->base.params()) : 0;
+  const double whole = teacher != nullptr ? static_cast<double>(teacher->params)
+                       : material.pruning ? static_cast<double>(material.pruning->base.params())
+                                          : 0;
   return whole > 0 ? 100 * static_cast<double>(setting.params) / whole : static_cast<double>(setting.params);
 }
 
@@ -51,12 +55,14 @@ std::string size_chart(const Material& material, const Lines& lines, const Metri
     }
   }
   if (xs.empty()) return "";
-  Chart chart(kWidth, kHeight, axis_around("parameters kept (%)", Scaling::linear, xs), axis_around(cat(info.name, info.factor == 100 ? " (%)" : ""), Scaling::linear, ys),
-              cat(info.name, " over the share of parameters kept, a line a kind of arm; the numbers are in the table of quality"));
+  Chart chart(kWidth, kHeight, axis_around("parameters kept (%)", Scaling::linear, xs),
+              axis_around(cat(info.name, info.factor == 100 ? " (%)" : ""), Scaling::linear, ys),
+              cat(info.name,
+                  " over the share of parameters kept, a line a kind of arm; the numbers are in the table of quality"));
   if (const Arm* teacher = material.results.teacher(); teacher != nullptr && teacher->metrics.contains(info.key)) {
     const double y = chart.y(teacher->metrics.at(info.key).value * info.factor);
     chart.svg().line(chart.left(), y, chart.right(), y, "reference");
-    chart.svg().text(chart.right() - 4, y - 5, "teacher", "tick end");
+    chart.svg().text(chart.right() - 4, y - 5, "teacher", "tick end halo");
   }
   for (const auto& [name, line] : lines) {
     std::vector<std::pair<double, double>> points;
@@ -66,21 +72,24 @@ std::string size_chart(const Material& material, const Lines& lines, const Metri
       const double x = chart.x(kept(material, *setting)), y = chart.y(found->second.mean * info.factor);
       points.emplace_back(x, y);
       if (found->second.spread != Spread::none) {
-        chart.svg().line(x, chart.y(found->second.interval.low * info.factor), x, chart.y(found->second.interval.high * info.factor), cat("stroke ", color_class(*setting)));
+        chart.svg().line(x, chart.y(found->second.interval.low * info.factor), x,
+                         chart.y(found->second.interval.high * info.factor), cat("stroke ", color_class(*setting)));
       }
       chart.svg().mark(Shape::circle, x, y, 4, cat("fill ", color_class(*setting)),
-                       cat(setting->label, "\n", percent(kept(material, *setting)), " kept, ", info.name, " ", significant(found->second.mean * info.factor), info.unit));
+                       cat(setting->label, "\n", percent(kept(material, *setting)), " kept, ", info.name, " ",
+                           significant(found->second.mean * info.factor), info.unit));
     }
     chart.svg().polyline(points, line_class(*line.front()), name);
   }
   return cat("<div class=\"panel\">", chart.str(), "</div>");
 }
 
-std::string line_legend(const std::vector<const Setting*>& settings, bool by_line) {
+// Settings of one line share an entry.
+std::string line_legend(const std::vector<const Setting*>& settings) {
   std::string entries;
   std::vector<std::string> seen;
   for (const Setting* setting : settings) {
-    const std::string& name = by_line ? setting->line : setting->label;
+    const std::string& name = setting->line;
     if (std::find(seen.begin(), seen.end(), name) != seen.end()) continue;
     seen.push_back(name);
     Svg mark(26, 10, name);
@@ -100,15 +109,20 @@ std::string size_curves(const Material& material) {
   for (const Setting& setting : material.settings) {
     if (!setting.first().is_teacher()) students.push_back(&setting);
   }
-  return cat("<h3>Quality over size</h3>\n", figure(cat(line_legend(students, true), "<div class=\"panels\">", charts, "</div>"),
-                                                     "A line joins arms that differ in their budget only. Whiskers are the intervals of the table above; the dashed line is the teacher."));
+  return cat("<h3>Quality over size</h3>\n",
+             figure(cat(line_legend(students), "<div class=\"panels\">", charts, "</div>"),
+                    "A line joins arms that differ in their budget only. Whiskers are the intervals of the table "
+                    "above; the dashed line is the teacher."));
 }
 
 struct LossPart {
   const char* name;
   double LogRow::*value;
 };
-constexpr LossPart kParts[] = {{"task loss", &LogRow::task}, {"output distillation loss", &LogRow::output}, {"feature loss, balanced", &LogRow::feature}, {"total loss", &LogRow::loss}};
+constexpr LossPart kParts[] = {{"task loss", &LogRow::task},
+                               {"output distillation loss", &LogRow::output},
+                               {"feature loss, balanced", &LogRow::feature},
+                               {"total loss", &LogRow::loss}};
 
 std::string loss_chart(const std::vector<const Setting*>& trained, const LossPart& part) {
   std::vector<double> values;
@@ -118,7 +132,8 @@ std::string loss_chart(const std::vector<const Setting*>& trained, const LossPar
     last = std::max(last, static_cast<double>(setting->first().log.back().step));
   }
   if (std::none_of(values.begin(), values.end(), [](double value) { return value > 0; })) return "";
-  Chart chart(kWidth, kHeight, {"step", Scaling::linear, 0, last}, axis_around(part.name, Scaling::log, values), cat("The ", part.name, " of every retrained arm over its training steps, logarithmic"));
+  Chart chart(kWidth, kHeight, {"step", Scaling::linear, 0, last}, axis_around(part.name, Scaling::log, values),
+              cat("The ", part.name, " of every retrained arm over its training steps, logarithmic"));
   for (const Setting* setting : trained) {
     std::vector<std::pair<double, double>> points;
     for (const LogRow& row : setting->first().log) {
@@ -137,11 +152,13 @@ std::string loss_curves(const Material& material) {
   if (trained.empty()) return missing("Training curves are left out: no training log is there.");
   std::string charts;
   for (const LossPart& part : kParts) charts += loss_chart(trained, part);
-  const bool seeds = std::any_of(trained.begin(), trained.end(), [](const Setting* setting) { return setting->arms.size() > 1; });
-  return cat("<h3>Training</h3>\n", figure(cat(line_legend(trained, false), "<div class=\"panels\">", charts, "</div>"),
-                                            cat("The parts of the loss as logged, on one batch each. Task and output loss can be compared between arms; feature and total loss only between "
-                                                "arms with the same taps and balance.",
-                                                seeds ? " Of several seeds the first is shown." : "")));
+  const bool seeds =
+      std::any_of(trained.begin(), trained.end(), [](const Setting* setting) { return setting->arms.size() > 1; });
+  return cat("<h3>Training</h3>\n", figure(cat(line_legend(trained), "<div class=\"panels\">", charts, "</div>"),
+                                           cat("The parts of the loss as logged, on one batch each. Task and output "
+                                               "loss can be compared between arms; feature and total loss only between "
+                                               "arms with the same taps and balance.",
+                                               seeds ? " Of several seeds the first is shown." : "")));
 }
 
 }  // namespace

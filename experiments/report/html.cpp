@@ -61,7 +61,8 @@ std::string figure(const std::string& body, const std::string& caption) {
 }
 
 std::string scrolling(const std::string& body, std::string_view label) {
-  return cat("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"", escape(label), "\">", body, "</div>\n");
+  return cat("<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"", escape(label), "\">", body,
+             "</div>\n");
 }
 
 std::string legend_entry(const std::string& mark, std::string_view text) {

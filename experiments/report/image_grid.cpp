@@ -74,8 +74,8 @@ std::string prompt_of(const StudyResults& results, std::size_t row) {
 
 std::string cell(const Picture& picture, const std::string& prompt, const std::string& arm) {
   const std::string classes = picture.width <= kSmallSide && picture.height <= kSmallSide ? " class=\"pixels\"" : "";
-  return cat("<td><img", classes, " width=\"80\" height=\"80\" alt=\"", escape(cat(prompt, ", by ", arm)), "\" title=\"", escape(arm),
-             "\" src=\"data:image/png;base64,", base64(picture.bytes), "\"></td>");
+  return cat("<td><img", classes, " width=\"80\" height=\"80\" alt=\"", escape(cat(prompt, ", by ", arm)),
+             "\" title=\"", escape(arm), "\" src=\"data:image/png;base64,", base64(picture.bytes), "\"></td>");
 }
 
 struct Grid {
@@ -108,19 +108,29 @@ Section images_section(const Material& material) {
   columns.resize(std::min(all, kColumns));
   const std::size_t most = columns.empty() ? 0 : rows_there(columns);
   if (most == 0) {
-    section.body = missing(columns.empty() ? "Left out: no arm's pictures are there." : "Left out: the arms have no pictures in common.");
+    section.body = missing(columns.empty() ? "Left out: no arm's pictures are there."
+                                           : "Left out: the arms have no pictures in common.");
     return section;
   }
   std::string head = "<th scope=\"col\">Prompt</th>";
-  for (const Setting* setting : columns) head += cat("<th scope=\"col\"><span class=\"band ", color_class(*setting), "\"></span>", breakable(setting->label), "</th>");
+  for (const Setting* setting : columns)
+    head += cat("<th scope=\"col\"><span class=\"band ", color_class(*setting), "\"></span>", breakable(setting->label),
+                "</th>");
   const Grid grid = draw_rows(material.results, columns, most);
-  section.body = figure(scrolling(cat("<table class=\"pictures\"><thead><tr>", head, "</tr></thead><tbody>", grid.rows, "</tbody></table>"), "Pictures of every arm"),
-                        cat("The first ", grid.count, " prompts, not chosen by their looks. In a row every arm starts from the same noise, so differences come from the model alone."));
+  section.body = figure(scrolling(cat("<table class=\"pictures\"><thead><tr>", head, "</tr></thead><tbody>", grid.rows,
+                                      "</tbody></table>"),
+                                  "Pictures of every arm"),
+                        cat("The first ", grid.count,
+                            " prompts, not chosen by their looks. In a row every arm starts from the same noise, so "
+                            "differences come from the model alone."));
   for (const Setting& setting : material.settings) {
     if (setting.first().images.empty()) section.body += missing(cat(setting.label, ": its pictures are not there."));
   }
-  if (all > columns.size()) section.body += missing(cat(all - columns.size(), " more arms have pictures; ", kColumns, " are shown."));
-  if (material.results.prompts.empty()) section.body += missing("The prompts are left out: their file is not there, or is not the one the pictures were measured with.");
+  if (all > columns.size())
+    section.body += missing(cat(all - columns.size(), " more arms have pictures; ", kColumns, " are shown."));
+  if (material.results.prompts.empty())
+    section.body += missing(
+        "The prompts are left out: their file is not there, or is not the one the pictures were measured with.");
   return section;
 }
 

@@ -16,8 +16,11 @@ using runtime::cat;
 constexpr double kName = 150, kBars = 640, kColumn = 24, kRow = 16, kStageGap = 22, kTop = 26, kBottom = 46;
 
 std::string tooltip(const unet::Unit& unit, const pruning::Estimate& score) {
-  const std::string text = score.value ? cat("score ", significant(*score.value), " \u00B1 ", significant(score.standard_error, 2)) : "no score: " + score.why_null;
-  return cat(unit.layer, "\n", unet::unit_name(unit.kind), ", ", runtime::with_commas(unit.params), " parameters\n", text);
+  const std::string text =
+      score.value ? cat("score ", significant(*score.value), " \u00B1 ", significant(score.standard_error, 2))
+                  : "no score: " + score.why_null;
+  return cat(unit.layer, "\n", unet::unit_name(unit.kind), ", ", runtime::with_commas(unit.params), " parameters\n",
+             text);
 }
 
 Axis score_axis(const pruning::Scores& scores) {
@@ -59,7 +62,8 @@ class ImportanceChart {
  private:
   double width() const { return kName + kBars + 16 + kColumn * static_cast<double>(pruning_.specs.size()); }
   double height() const {
-    return kTop + kBottom + kRow * static_cast<double>(pruning_.units.size()) + kStageGap * static_cast<double>(stages());
+    return kTop + kBottom + kRow * static_cast<double>(pruning_.units.size()) +
+           kStageGap * static_cast<double>(stages());
   }
   std::size_t stages() const {
     std::size_t count = 0;
@@ -72,7 +76,9 @@ class ImportanceChart {
     return count;
   }
   std::string label() const {
-    return cat("Bars of the scores of ", pruning_.units.size(), " layers in the order a picture passes them, on a logarithmic scale, with marks for the layers that each arm removes");
+    return cat("Bars of the scores of ", pruning_.units.size(),
+               " layers in the order a picture passes them, on a logarithmic scale, with marks for the layers that "
+               "each arm removes");
   }
   double x(double value) const { return kName + axis_.at(value) * kBars; }
 
@@ -83,8 +89,10 @@ class ImportanceChart {
       svg_.text(x(value), kTop - 8, text, "tick middle");
       svg_.text(x(value), bottom + 16, text, "tick middle");
     }
-    svg_.text(kName + kBars / 2, bottom + 36, "score: mean squared change of the output when this layer alone is removed", "label middle");
-    for (std::size_t s = 0; s < pruning_.specs.size(); ++s) svg_.text(column(s), kTop - 8, pruning_.specs[s].letter, "strong middle");
+    svg_.text(kName + kBars / 2, bottom + 36,
+              "score: mean squared change of the output when this layer alone is removed", "label middle");
+    for (std::size_t s = 0; s < pruning_.specs.size(); ++s)
+      svg_.text(column(s), kTop - 8, pruning_.specs[s].letter, "strong middle");
   }
   double column(std::size_t spec) const { return kName + kBars + 16 + kColumn * (static_cast<double>(spec) + 0.5); }
 
@@ -119,19 +127,23 @@ class ImportanceChart {
 };
 
 bool any_fate(const Pruning& pruning, Fate fate) {
-  return std::any_of(pruning.specs.begin(), pruning.specs.end(),
-                     [&](const SpecGroup& group) { return std::find(group.fates.begin(), group.fates.end(), fate) != group.fates.end(); });
+  return std::any_of(pruning.specs.begin(), pruning.specs.end(), [&](const SpecGroup& group) {
+    return std::find(group.fates.begin(), group.fates.end(), fate) != group.fates.end();
+  });
 }
 
 std::string kinds_legend(const Pruning& pruning) {
   std::string entries;
   for (const auto kind : {unet::UnitKind::resnet, unet::UnitKind::transformer, unet::UnitKind::attention}) {
-    const bool any = std::any_of(pruning.units.begin(), pruning.units.end(), [&](const unet::Unit& unit) { return unit.kind == kind; });
+    const bool any = std::any_of(pruning.units.begin(), pruning.units.end(),
+                                 [&](const unet::Unit& unit) { return unit.kind == kind; });
     if (any) entries += legend_entry(swatch(unet::unit_name(kind)), unet::unit_name(kind));
   }
-  if (any_fate(pruning, Fate::bypassed)) entries += legend_entry("<span class=\"sign\">\u2715</span>", "bypassed: the layer goes, its skip stays");
+  if (any_fate(pruning, Fate::bypassed))
+    entries += legend_entry("<span class=\"sign\">\u2715</span>", "bypassed: the layer goes, its skip stays");
   if (any_fate(pruning, Fate::partly)) entries += legend_entry("<span class=\"sign\">\u2572</span>", "partly removed");
-  if (any_fate(pruning, Fate::dropped)) entries += legend_entry("<span class=\"swatch hatched\"></span>", "dropped: gone with its skip");
+  if (any_fate(pruning, Fate::dropped))
+    entries += legend_entry("<span class=\"swatch hatched\"></span>", "dropped: gone with its skip");
   for (const SpecGroup& group : pruning.specs) {
     entries += legend_entry(cat("<span class=\"sign\">", group.letter, "</span>"), runtime::join(group.labels));
   }
@@ -148,8 +160,10 @@ std::string extremes(const Pruning& pruning, const pruning::Scores& scores) {
     if (most == scores.units.size() || *value > *scores.unit_scores[most].value) most = i;
   }
   if (least == scores.units.size()) return "";
-  return cat("<p>The most important layer is <code>", escape(pruning.units[most].layer), "</code> (", significant(*scores.unit_scores[most].value, 3),
-             "), the least important <code>", escape(pruning.units[least].layer), "</code> (", significant(*scores.unit_scores[least].value, 3), ").</p>\n");
+  return cat("<p>The most important layer is <code>", escape(pruning.units[most].layer), "</code> (",
+             significant(*scores.unit_scores[most].value, 3), "), the least important <code>",
+             escape(pruning.units[least].layer), "</code> (", significant(*scores.unit_scores[least].value, 3),
+             ").</p>\n");
 }
 
 }  // namespace
@@ -162,9 +176,11 @@ Section importance_section(const Material& material) {
   }
   const pruning::Scores& scores = *material.results.scores;
   section.body = extremes(*material.pruning, scores);
-  section.body += figure(cat(kinds_legend(*material.pruning), scrolling(ImportanceChart(*material.pruning, scores).draw(), "Chart of layer importance")),
+  section.body += figure(cat(kinds_legend(*material.pruning),
+                             scrolling(ImportanceChart(*material.pruning, scores).draw(), "Chart of layer importance")),
                          cat("Criterion <code>", escape(scores.criterion), "</code> over ", scores.samples,
-                             " calibration samples, logarithmic scale; whiskers are one standard error. Layers stand in the order a picture passes them. The "
+                             " calibration samples, logarithmic scale; whiskers are one standard error. Layers stand "
+                             "in the order a picture passes them. The "
                              "lettered columns at the right mark what each arm removes: cheap, short bars go first."));
   return section;
 }

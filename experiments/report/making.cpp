@@ -37,12 +37,15 @@ std::string stage_table(const StudyResults& results) {
     const auto found = results.seconds.find(stage.verb);
     if (found == results.seconds.end() || found->second <= 0) continue;
     const double share = total > 0 ? 100 * found->second / total : 0;
-    rows += cat("<tr><th scope=\"row\"><code>", stage.verb, "</code></th><td>", stage.what, "</td><td class=\"number\">", duration(found->second), "</td><td><span class=\"share\" style=\"width:",
-                std::max(1.0, share), "px\"></span> ", percent(share, 0), "</td></tr>\n");
+    rows +=
+        cat("<tr><th scope=\"row\"><code>", stage.verb, "</code></th><td>", stage.what, "</td><td class=\"number\">",
+            duration(found->second), "</td><td><span class=\"share\" style=\"width:", std::max(1.0, share),
+            "px\"></span> ", percent(share, 0), "</td></tr>\n");
   }
   rows += cat("<tr><th scope=\"row\">all</th><td></td><td class=\"number\">", duration(total), "</td><td></td></tr>\n");
-  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">What it does</th><th scope=\"col\">Time, all arms</th><th scope=\"col\">Share</th></tr></thead><tbody>", rows,
-                              "</tbody></table>"),
+  return figure(scrolling(cat("<table><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">What it does</th><th "
+                              "scope=\"col\">Time, all arms</th><th scope=\"col\">Share</th></tr></thead><tbody>",
+                              rows, "</tbody></table>"),
                           "Table of stages"),
                 "Wall time of the runs that made what is shown here; stages that arms share ran once.");
 }
@@ -51,12 +54,16 @@ std::string stage_table(const StudyResults& results) {
 class Facts {
  public:
   void add(const std::string& name, const std::string& value) {
-    if (!value.empty() && seen_.insert(name + "\n" + value).second) rows_ += cat("<tr><th scope=\"row\">", escape(name), "</th><td class=\"fact\">", escape(value), "</td></tr>\n");
+    if (!value.empty() && seen_.insert(name + "\n" + value).second)
+      rows_ += cat("<tr><th scope=\"row\">", escape(name), "</th><td class=\"fact\">", escape(value), "</td></tr>\n");
   }
   void add_hash(const std::string& name, const std::string& sha256) {
-    if (!sha256.empty()) add(name, "SHA-256 " + sha256.substr(0, kHashShown) + (sha256.size() > kHashShown ? "\u2026" : ""));
+    if (!sha256.empty())
+      add(name, "SHA-256 " + sha256.substr(0, kHashShown) + (sha256.size() > kHashShown ? "\u2026" : ""));
   }
-  std::string table() const { return scrolling(cat("<table><tbody>", rows_, "</tbody></table>"), "Table of counts and hashes"); }
+  std::string table() const {
+    return scrolling(cat("<table><tbody>", rows_, "</tbody></table>"), "Table of counts and hashes");
+  }
 
  private:
   std::string rows_;
@@ -76,8 +83,10 @@ const Json& child(const Json& json, const std::string& key) {
 
 void add_evaluation(Facts& facts, const Json& evaluation) {
   const Json& images = child(evaluation, "images");
-  if (!text_at(images, "count").empty()) facts.add("Pictures of each arm", cat(text_at(images, "count"), " of ", text_at(images, "size")));
-  if (const std::string count = text_at(child(evaluation, "reference"), "count"); !count.empty()) facts.add("Real pictures for comparison", count);
+  if (!text_at(images, "count").empty())
+    facts.add("Pictures of each arm", cat(text_at(images, "count"), " of ", text_at(images, "size")));
+  if (const std::string count = text_at(child(evaluation, "reference"), "count"); !count.empty())
+    facts.add("Real pictures for comparison", count);
   facts.add_hash("Real pictures", text_at(child(evaluation, "reference"), "digest"));
   facts.add_hash("Prompts", text_at(child(evaluation, "prompts"), "sha256"));
   const Json& models = child(evaluation, "models");
@@ -94,10 +103,11 @@ void add_evaluation(Facts& facts, const Json& evaluation) {
 void add_training(Facts& facts, const Arm& arm) {
   const Json& config = child(arm.distill, "config");
   if (!config.is_object()) return;
-  const std::string optimizer = text_at(child(config, "optimizer"), "learning_rate"), taps = text_at(child(config, "loss"), "taps"),
-                    balance = text_at(child(config, "loss"), "balance");
-  facts.add("Training of " + arm.name, cat(arm.steps, " steps of ", text_at(config, "batch"), " pictures, learning rate ", optimizer, ", taps ", taps, ", balance ", balance, ", seed ",
-                                           text_at(config, "seed")));
+  const std::string optimizer = text_at(child(config, "optimizer"), "learning_rate"),
+                    taps = text_at(child(config, "loss"), "taps"), balance = text_at(child(config, "loss"), "balance");
+  facts.add("Training of " + arm.name,
+            cat(arm.steps, " steps of ", text_at(config, "batch"), " pictures, learning rate ", optimizer, ", taps ",
+                taps, ", balance ", balance, ", seed ", text_at(config, "seed")));
   facts.add_hash("Student " + arm.name, text_at(arm.distill, "student_sha256"));
 }
 
@@ -118,7 +128,8 @@ std::string notes(const StudyResults& results) {
   if (results.notes.empty()) return "";
   std::string items;
   for (const std::string& note : results.notes) items += cat("<li>", escape(note), "</li>");
-  return cat("<p class=\"missing\">What was not there when this page was made:</p><ul class=\"plain\">", items, "</ul>\n");
+  return cat("<p class=\"missing\">What was not there when this page was made:</p><ul class=\"plain\">", items,
+             "</ul>\n");
 }
 
 }  // namespace
@@ -126,10 +137,16 @@ std::string notes(const StudyResults& results) {
 Section making_section(const Material& material) {
   const StudyResults& results = material.results;
   Section section{"making", "How it was made", ""};
-  section.body = "<p>Each stage is a command that a person can type; its settings and its output lie in <code>stages/</code> of the study\u2019s folder. Run the command at the top of this page again to "
-                 "repeat it: finished stages are kept.</p>\n";
+  section.body =
+      "<p>Each stage is a command that a person can type; its settings and its output lie in <code>stages/</code> of "
+      "the study\u2019s folder. Run the command at the top of this page again to "
+      "repeat it: finished stages are kept.</p>\n";
   section.body += stage_table(results) + facts_table(results) + notes(results);
-  if (!results.study.is_null()) section.body += details("The study, study.json", scrolling(cat("<pre>", escape(results.study.dump(2, ' ', false, Json::error_handler_t::replace)), "</pre>"), "study.json"));
+  if (!results.study.is_null())
+    section.body += details(
+        "The study, study.json",
+        scrolling(cat("<pre>", escape(results.study.dump(2, ' ', false, Json::error_handler_t::replace)), "</pre>"),
+                  "study.json"));
   return section;
 }
 

@@ -17,7 +17,9 @@ std::string formatted(const char* format, int digits, double value) {
   return text;
 }
 
-std::string with_minus(const std::string& text) { return !text.empty() && text[0] == '-' ? kMinus + text.substr(1) : text; }
+std::string with_minus(const std::string& text) {
+  return !text.empty() && text[0] == '-' ? kMinus + text.substr(1) : text;
+}
 
 std::string superscript(int exponent) {
   static constexpr const char* kDigits[] = {"\u2070", "\u00B9", "\u00B2", "\u00B3", "\u2074",

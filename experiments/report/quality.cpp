@@ -14,9 +14,11 @@ namespace {
 
 using runtime::cat;
 
-constexpr double kPanelWidth = 480, kRow = 24, kPanelTop = 10, kPanelBottom = 46;
+constexpr double kPanelWidth = 480, kRow = 24, kPanelTop = 10, kPanelBottom = 46, kCharacter = 6.7, kWidestName = 200;
 
-std::string shown(const MetricInfo& info, double value) { return cat(significant(value * info.factor, info.factor == 100 ? 3 : 4), info.unit); }
+std::string shown(const MetricInfo& info, double value) {
+  return cat(significant(value * info.factor, info.factor == 100 ? 3 : 4), info.unit);
+}
 
 std::string interval_text(const MetricInfo& info, const Interval& interval) {
   return cat(significant(interval.low * info.factor, info.factor == 100 ? 3 : 4), " to ", shown(info, interval.high));
@@ -42,6 +44,13 @@ std::vector<const MetricInfo*> measured(const Material& material) {
   return list;
 }
 
+// Room for the names of the rows.
+double name_width(const Material& material) {
+  std::size_t longest = 0;
+  for (const Setting& setting : material.settings) longest = std::max(longest, setting.label.size());
+  return std::min(kWidestName, kCharacter * static_cast<double>(longest));
+}
+
 // One row a setting: a dot at the mean and a whisker over its interval; the teacher's value is a line through all.
 std::string panel(const Material& material, const MetricInfo& info) {
   std::vector<double> values;
@@ -56,7 +65,7 @@ std::string panel(const Material& material, const MetricInfo& info) {
   }
   const Axis axis = axis_around("", Scaling::linear, values);
   const double bottom = kPanelTop + kRow * static_cast<double>(material.settings.size());
-  const double left = 16, right = kPanelWidth - 16;
+  const double names = name_width(material), left = names + 22, right = kPanelWidth - 16;
   const auto x = [&](double value) { return left + axis.at(value * info.factor) * (right - left); };
   Svg svg(kPanelWidth, bottom + kPanelBottom, cat(info.name, " of every arm; the numbers are in the table below"));
   for (const auto& [value, text] : axis.ticks(6)) {
@@ -64,10 +73,13 @@ std::string panel(const Material& material, const MetricInfo& info) {
     svg.text(left + axis.at(value) * (right - left), bottom + 16, text, "tick middle");
   }
   svg.line(left, bottom, right, bottom, "axis");
-  svg.text((left + right) / 2, bottom + 36, cat(info.name, info.factor == 100 ? " (%)" : "", info.higher_is_better ? ", more is better \u2192" : ", \u2190 less is better"),
+  svg.text((left + right) / 2, bottom + 36,
+           cat(info.name, info.factor == 100 ? " (%)" : "",
+               info.higher_is_better ? ", more is better \u2192" : ", \u2190 less is better"),
            "label middle");
   double y = kPanelTop + kRow / 2;
   for (const Setting& setting : material.settings) {
+    svg.text(names + 8, y + 4, setting.label, "end");
     const auto found = setting.metrics.find(info.key);
     if (found != setting.metrics.end()) {
       const Summary& summary = found->second;
@@ -85,11 +97,10 @@ std::string panel(const Material& material, const MetricInfo& info) {
 }
 
 std::string panels(const Material& material, const std::vector<const MetricInfo*>& metrics) {
-  std::string body, entries;
+  std::string body;
   for (const MetricInfo* info : metrics) body += cat("<div class=\"panel\">", panel(material, *info), "</div>");
-  for (const Setting& setting : material.settings) entries += legend_entry(swatch(color_class(setting)), setting.label);
-  return figure(cat(legend(entries), "<div class=\"panels\">", body, "</div>"),
-                "Each row is an arm, in the order of the legend; the dot is its value, the bar its 95\u00A0% interval where there is one, and the "
+  return figure(cat("<div class=\"panels\">", body, "</div>"),
+                "Each row is an arm; the dot is its value, the bar its 95\u00A0% interval where there is one, and the "
                 "dashed line is the teacher.");
 }
 
@@ -105,44 +116,62 @@ const Setting* best(const Material& material, const MetricInfo& info) {
 }
 
 std::string metric_cell(const MetricInfo& info, const Summary& value, const Summary* decline, bool is_best) {
-  std::string cell = cat("<td class=\"number\">", is_best ? "<strong>" : "", shown(info, value.mean), is_best ? "</strong>" : "");
+  std::string cell =
+      cat("<td class=\"number\">", is_best ? "<strong>" : "", shown(info, value.mean), is_best ? "</strong>" : "");
   if (value.spread != Spread::none) {
-    cell += cat("<small>", interval_text(info, value.interval), value.spread == Spread::pictures ? "" : cat("<br>", spread_text(value.spread)), "</small>");
+    cell += cat("<small>", interval_text(info, value.interval),
+                value.spread == Spread::pictures ? "" : cat("<br>", spread_text(value.spread)), "</small>");
   }
   if (decline != nullptr) {
     const double mean = decline->mean;
-    cell += cat("<small class=\"", mean > 0 ? "worse" : "better", "\">", percent(std::abs(mean), std::abs(mean) >= 100 ? 0 : 1), mean > 0 ? " worse" : " better", "</small>");
+    cell += cat("<small class=\"",
+                mean > 0   ? "worse"
+                : mean < 0 ? "better"
+                           : "same",
+                "\">", percent(std::abs(mean), std::abs(mean) >= 100 ? 0 : 1),
+                mean > 0   ? " worse"
+                : mean < 0 ? " better"
+                           : " change",
+                "</small>");
   }
   return cell + "</td>";
 }
 
 std::string share_cell(std::int64_t value, std::int64_t teacher) {
   std::string cell = cat("<td class=\"number\">", short_count(value));
-  if (teacher > 0) cell += cat("<small>", percent(100.0 * static_cast<double>(value) / static_cast<double>(teacher)), "</small>");
+  if (teacher > 0)
+    cell += cat("<small>", percent(100.0 * static_cast<double>(value) / static_cast<double>(teacher)), "</small>");
   return cell + "</td>";
 }
 
 std::string table_head(const std::vector<const MetricInfo*>& metrics) {
-  std::string head = "<thead><tr><th scope=\"col\">Arm</th><th scope=\"col\">Parameters<small>kept</small></th><th scope=\"col\">MACs<small>kept</small></th>"
-                     "<th scope=\"col\">Training steps</th>";
+  std::string head =
+      "<thead><tr><th scope=\"col\">Arm</th><th scope=\"col\">Parameters<small>kept</small></th><th "
+      "scope=\"col\">MACs<small>kept</small></th>"
+      "<th scope=\"col\">Training steps</th>";
   for (const MetricInfo* info : metrics) {
-    head += cat("<th scope=\"col\">", info->name, "<small>", info->higher_is_better ? "more is better" : "less is better", "</small></th>");
+    head += cat("<th scope=\"col\">", info->name, "<small>",
+                info->higher_is_better ? "more is better" : "less is better", "</small></th>");
   }
   return head + "</tr></thead>";
 }
 
-std::string setting_row(const Material& material, const Setting& setting, const std::vector<const MetricInfo*>& metrics) {
+std::string setting_row(const Material& material, const Setting& setting,
+                        const std::vector<const MetricInfo*>& metrics) {
   const Arm* teacher = material.results.teacher();
   const std::string runs = setting.arms.size() > 1 ? cat("<small>", setting.arms.size(), " seeds</small>") : "";
   std::string row = cat("<tr><th scope=\"row\">", swatch(color_class(setting)), breakable(setting.label), runs, "</th>",
-                        share_cell(setting.params, teacher != nullptr ? teacher->params : 0), share_cell(setting.macs, teacher != nullptr ? teacher->macs : 0),
-                        "<td class=\"number\">", setting.steps > 0 ? runtime::with_commas(setting.steps) : "\u2013", "</td>");
+                        share_cell(setting.params, teacher != nullptr ? teacher->params : 0),
+                        share_cell(setting.macs, teacher != nullptr ? teacher->macs : 0), "<td class=\"number\">",
+                        setting.steps > 0 ? runtime::with_commas(setting.steps) : "\u2013", "</td>");
   for (const MetricInfo* info : metrics) {
     const auto value = setting.metrics.find(info->key);
     const auto decline = setting.declines.find(info->key);
     if (value == setting.metrics.end()) row += "<td class=\"number\">\u2013</td>";
-    else row += metric_cell(*info, value->second, decline == setting.declines.end() || setting.first().is_teacher() ? nullptr : &decline->second,
-                            best(material, *info) == &setting);
+    else
+      row += metric_cell(*info, value->second,
+                         decline == setting.declines.end() || setting.first().is_teacher() ? nullptr : &decline->second,
+                         best(material, *info) == &setting);
   }
   return row + "</tr>\n";
 }
@@ -150,8 +179,8 @@ std::string setting_row(const Material& material, const Setting& setting, const 
 std::string arm_rows(const Material& material, const std::vector<const MetricInfo*>& metrics) {
   std::string rows;
   for (const Arm& arm : material.results.arms) {
-    rows += cat("<tr><th scope=\"row\">", escape(arm.name), "</th>", share_cell(arm.params, 0), share_cell(arm.macs, 0), "<td class=\"number\">",
-                runtime::with_commas(arm.steps), "</td>");
+    rows += cat("<tr><th scope=\"row\">", escape(arm.name), "</th>", share_cell(arm.params, 0), share_cell(arm.macs, 0),
+                "<td class=\"number\">", runtime::with_commas(arm.steps), "</td>");
     for (const MetricInfo* info : metrics) {
       const auto found = arm.metrics.find(info->key);
       if (found == arm.metrics.end()) rows += "<td class=\"number\">\u2013</td>";
@@ -169,9 +198,11 @@ std::string meanings(const Material& material, const std::vector<const MetricInf
     for (const Arm& arm : material.results.arms) {
       if (!features.empty() || !arm.evaluation.is_object()) continue;
       const Json& about = arm.evaluation["metrics"].value(info->key, Json::object());
-      if (about.is_object() && about.contains("features") && about["features"].is_string()) features = about["features"].get<std::string>();
+      if (about.is_object() && about.contains("features") && about["features"].is_string())
+        features = about["features"].get<std::string>();
     }
-    items += cat("<li><strong>", info->name, "</strong>: ", info->meaning, features.empty() ? "" : cat(" (", escape(features), ")"), ".</li>");
+    items += cat("<li><strong>", info->name, "</strong>: ", info->meaning,
+                 features.empty() ? "" : cat(" (", escape(features), ")"), ".</li>");
   }
   return cat("<ul class=\"plain\">", items, "</ul>\n");
 }
@@ -185,14 +216,21 @@ Section quality_section(const Material& material) {
   else section.body += panels(material, metrics);
   std::string rows;
   for (const Setting& setting : material.settings) rows += setting_row(material, setting, metrics);
-  section.body += figure(scrolling(cat("<table class=\"quality\">", table_head(metrics), "<tbody>", rows, "</tbody></table>"), "Table of quality"),
-                         "Size and quality of every arm. Small print: the 95\u00A0% interval (over pictures for a single run, Student\u2019s t over three or more "
-                         "seeds, the range of two), and the change against the teacher. Bold: the best pruned arm. MACs are multiply\u2013accumulates of "
-                         "one pass of the U-Net.");
+  section.body +=
+      figure(scrolling(cat("<table class=\"quality\">", table_head(metrics), "<tbody>", rows, "</tbody></table>"),
+                       "Table of quality"),
+             "Size and quality of every arm. Small print: the 95\u00A0% interval (over pictures for a single run, "
+             "Student\u2019s t over three or more "
+             "seeds, the range of two), and the change against the teacher (left out where the teacher\u2019s interval "
+             "includes 0). Bold: the best pruned arm. MACs are "
+             "multiply\u2013accumulates of "
+             "one pass of the U-Net.");
   section.body += meanings(material, metrics);
   if (material.results.arms.size() > material.settings.size()) {
     section.body += details(cat("Each of the ", material.results.arms.size(), " arms by itself"),
-                            scrolling(cat("<table class=\"quality\">", table_head(metrics), "<tbody>", arm_rows(material, metrics), "</tbody></table>"), "Table of single arms"));
+                            scrolling(cat("<table class=\"quality\">", table_head(metrics), "<tbody>",
+                                          arm_rows(material, metrics), "</tbody></table>"),
+                                      "Table of single arms"));
   }
   return section;
 }

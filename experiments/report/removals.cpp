@@ -72,7 +72,8 @@ std::optional<Pruning> pruning_of(const StudyResults& results, const std::vector
     const auto& spec = setting.first().spec;
     if (!spec) continue;
     if (unet::comparable_config(spec->base) != unet::comparable_config(*config)) {
-      throw runtime::input_error("report: the spec of arm ", setting.first().name, " has another base than the study's scores");
+      throw runtime::input_error("report: the spec of arm ", setting.first().name,
+                                 " has another base than the study's scores");
     }
     const auto [entry, is_new] = known.emplace(unet::spec_digest(*spec), pruning.specs.size());
     if (is_new) {
@@ -97,8 +98,9 @@ std::string short_name(const Pruning& pruning, std::size_t index) {
   const std::size_t block = name.find(".transformer_blocks.");
   if (block == std::string::npos) return name;
   const std::string shell = unit.layer.substr(0, unit.layer.find(".transformer_blocks."));
-  const auto siblings = std::count_if(pruning.units.begin(), pruning.units.end(),
-                                      [&](const unet::Unit& other) { return other.layer.rfind(shell + ".transformer_blocks.", 0) == 0; });
+  const auto siblings = std::count_if(pruning.units.begin(), pruning.units.end(), [&](const unet::Unit& other) {
+    return other.layer.rfind(shell + ".transformer_blocks.", 0) == 0;
+  });
   return siblings == 1 ? name.substr(0, block) : cat(name.substr(0, block), " block ", name.substr(block + 20));
 }
 

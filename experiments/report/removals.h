@@ -23,7 +23,7 @@ std::vector<Fate> fates(const unet::Program& base, const std::vector<unet::Unit>
 
 // Settings whose specs remove the same.
 struct SpecGroup {
-  std::string letter;               // "A", "B", ..., to name it in narrow columns
+  std::string letter;  // "A", "B", ..., to name it in narrow columns
   const unet::Spec* spec = nullptr;
   std::vector<std::string> labels;  // of the settings
   std::vector<Fate> fates;

@@ -19,9 +19,9 @@ struct Material {
 };
 
 struct Section {
-  std::string id;     // of its heading
+  std::string id;  // of its heading
   std::string title;
-  std::string body;   // HTML
+  std::string body;  // HTML
 };
 
 // "laptop keeps 52.1 % of the parameters and loses 4.2 % of CLIP score against the teacher." for the settings that
@@ -30,14 +30,14 @@ std::string summary_text(const Material& material);
 // The settings as cards: share of parameters kept, and what that cost.
 std::string summary_cards(const Material& material);
 
-Section quality_section(const Material& material);      // every metric of every setting
-Section importance_section(const Material& material);   // scores in U-Net order
-Section map_section(const Material& material);          // which layers each spec removes
-Section audit_section(const Material& material);        // predicted against true loss
-Section balance_section(const Material& material);      // feature loss of each tap, raw and balanced
-Section curves_section(const Material& material);       // metrics over size, losses over steps
-Section images_section(const Material& material);       // the same seeds in every arm
-Section making_section(const Material& material);       // stages, counts, hashes, the study
+Section quality_section(const Material& material);     // every metric of every setting
+Section importance_section(const Material& material);  // scores in U-Net order
+Section map_section(const Material& material);         // which layers each spec removes
+Section audit_section(const Material& material);       // predicted against true loss
+Section balance_section(const Material& material);     // feature loss of each tap, raw and balanced
+Section curves_section(const Material& material);      // metrics over size, losses over steps
+Section images_section(const Material& material);      // the same seeds in every arm
+Section making_section(const Material& material);      // stages, counts, hashes, the study
 
 // A coloured swatch of a setting, and of a kind of unit, for legends and tables.
 std::string swatch(const std::string& classes);

@@ -22,7 +22,8 @@ bool ends_with(const std::string& text, const std::string& end) {
 std::vector<std::string> axis_paths(const StudyResults& results, const std::string& axis) {
   std::vector<std::string> paths;
   const Json& study = results.study;
-  if (!study.is_object() || !study.contains("axes") || !study["axes"].is_object() || !study["axes"].contains(axis)) return paths;
+  if (!study.is_object() || !study.contains("axes") || !study["axes"].is_object() || !study["axes"].contains(axis))
+    return paths;
   const Json& entry = study["axes"][axis];
   if (!entry.is_object() || !entry.contains("set") || !entry["set"].is_array()) return paths;
   for (const Json& path : entry["set"]) {
@@ -34,7 +35,8 @@ std::vector<std::string> axis_paths(const StudyResults& results, const std::stri
 bool is_seed(const StudyResults& results, const std::string& axis) {
   if (axis == "seed") return true;
   const auto paths = axis_paths(results, axis);
-  return !paths.empty() && std::all_of(paths.begin(), paths.end(), [](const std::string& path) { return ends_with(path, ".seed"); });
+  return !paths.empty() &&
+         std::all_of(paths.begin(), paths.end(), [](const std::string& path) { return ends_with(path, ".seed"); });
 }
 
 // Axes with several values that are no seeds.
@@ -51,15 +53,25 @@ std::map<std::string, std::set<std::string>> varied_axes(const StudyResults& res
 
 std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-std::string label_of(const Arm& arm, const std::map<std::string, std::set<std::string>>& axes, const std::vector<std::string>& without) {
+std::string label_of(const Arm& arm, const std::map<std::string, std::set<std::string>>& axes,
+                     const std::vector<std::string>& without) {
   std::string label = arm.group;
   for (const auto& [axis, value] : arm.at) {
-    if (axes.contains(axis) && std::find(without.begin(), without.end(), axis) == without.end()) label += cat(" ", axis, "=", value_text(value));
+    if (axes.contains(axis) && std::find(without.begin(), without.end(), axis) == without.end())
+      label += cat(" ", axis, "=", value_text(value));
   }
   return label;
 }
 
-void summarize_metrics(Setting& setting) {
+// A share of a value that may as well be 0 says nothing.
+bool may_be_zero(const Arm* teacher, const char* metric) {
+  if (teacher == nullptr) return false;
+  const auto found = teacher->metrics.find(metric);
+  if (found == teacher->metrics.end() || !found->second.interval) return false;
+  return found->second.interval->low <= 0 && found->second.interval->high >= 0;
+}
+
+void summarize_metrics(Setting& setting, const Arm* teacher) {
   for (const MetricInfo& info : metric_table()) {
     std::vector<double> values, declines;
     std::optional<Interval> interval;
@@ -68,10 +80,11 @@ void summarize_metrics(Setting& setting) {
         values.push_back(found->second.value);
         interval = found->second.interval;
       }
-      if (const auto found = arm->declines.find(info.key); found != arm->declines.end()) declines.push_back(found->second);
+      if (const auto found = arm->declines.find(info.key); found != arm->declines.end())
+        declines.push_back(found->second);
     }
     if (!values.empty()) setting.metrics[info.key] = summarize(values, interval);
-    if (!declines.empty()) setting.declines[info.key] = summarize(declines);
+    if (!declines.empty() && !may_be_zero(teacher, info.key)) setting.declines[info.key] = summarize(declines);
   }
 }
 
@@ -122,7 +135,9 @@ std::vector<std::string> budget_axes(const StudyResults& results) {
       const auto found = arm.at.find(axis);
       return found == arm.at.end() || found->second.is_number();
     });
-    const bool of_solve = paths.empty() || std::any_of(paths.begin(), paths.end(), [](const std::string& path) { return path.rfind("solve.", 0) == 0; });
+    const bool of_solve = paths.empty() || std::any_of(paths.begin(), paths.end(), [](const std::string& path) {
+                            return path.rfind("solve.", 0) == 0;
+                          });
     if (budget || (numbers && of_solve)) axes.push_back(axis);
   }
   return axes;
@@ -135,7 +150,8 @@ std::vector<Setting> settings_of(const StudyResults& results) {
   std::vector<std::string> lines;
   for (const Arm& arm : results.arms) {
     const std::string label = label_of(arm, axes, {});
-    auto found = std::find_if(settings.begin(), settings.end(), [&](const Setting& setting) { return setting.label == label; });
+    auto found =
+        std::find_if(settings.begin(), settings.end(), [&](const Setting& setting) { return setting.label == label; });
     if (found == settings.end()) {
       Setting setting;
       setting.label = label;
@@ -153,7 +169,7 @@ std::vector<Setting> settings_of(const StudyResults& results) {
     }
     found->arms.push_back(&arm);
   }
-  for (Setting& setting : settings) summarize_metrics(setting);
+  for (Setting& setting : settings) summarize_metrics(setting, results.teacher());
   return settings;
 }
 

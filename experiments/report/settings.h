@@ -31,12 +31,13 @@ Summary summarize(const std::vector<double>& values, const std::optional<Interva
 double student_t(int degrees_of_freedom);
 
 struct Setting {
-  std::string label;  // the group and the axes that have several values, but for seeds
-  std::string line;   // the same without the budget axes: settings of one line are joined in curves
-  int color = 0;      // of the line; 0 is the teacher
+  std::string label;             // the group and the axes that have several values, but for seeds
+  std::string line;              // the same without the budget axes: settings of one line are joined in curves
+  int color = 0;                 // of the line; 0 is the teacher
   std::vector<const Arm*> arms;  // one a seed
   std::int64_t params = 0, macs = 0, steps = 0;  // of the first; seeds do not change them
-  std::map<std::string, Summary> metrics, declines;
+  std::map<std::string, Summary> metrics;
+  std::map<std::string, Summary> declines;  // none where the teacher's own interval includes 0
 
   const Arm& first() const { return *arms.front(); }
 };

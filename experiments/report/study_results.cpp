@@ -73,8 +73,10 @@ void read_metrics(Arm& arm, const std::optional<fs::path>& file, ObjectReader& r
   ObjectReader in(arm.evaluation, file->string());
   if (!in.has("metrics")) throw input_error(file->string(), ": `metrics` is missing");
   const Json& metrics = in.raw("metrics");
+  if (!metrics.is_object()) throw input_error(file->string(), ": `metrics` must be an object");
   for (const MetricInfo& info : metric_table()) {
-    if (metrics.contains(info.key)) arm.metrics[info.key] = read_metric(metrics[info.key], cat(file->string(), ": metrics.", info.key));
+    if (metrics.contains(info.key))
+      arm.metrics[info.key] = read_metric(metrics[info.key], cat(file->string(), ": metrics.", info.key));
   }
 }
 
@@ -139,8 +141,8 @@ void read_prompts(StudyResults& results) {
   for (const Arm& arm : results.arms) {
     for (const char* key : {"prompts", "labels"}) {
       if (!arm.evaluation.is_object() || !arm.evaluation.contains(key) || !arm.evaluation[key].is_object()) continue;
-      const Json& about = arm.evaluation[key];
-      const std::string file = about.value("file", ""), digest = about.value("sha256", "");
+      ObjectReader about(arm.evaluation[key], cat("metrics.json of arm ", arm.name, ": ", key));
+      const auto file = about.get<std::string>("file", ""), digest = about.get<std::string>("sha256", "");
       if (file.empty() || !fs::is_regular_file(file) || runtime::sha256_file(file) != digest) continue;
       results.prompts = metrics::read_prompts(file);
       return;
@@ -153,7 +155,9 @@ Json read_results_json(const fs::path& folder) {
   const fs::path file = folder / "results.json";
   if (!fs::exists(file)) {
     if (fs::exists(folder / "results.partial.json")) {
-      throw input_error(file.string(), " is not there, but results.partial.json is: the sweep is not finished; run `laptopdiff sweep` again to go on");
+      throw input_error(file.string(),
+                        " is not there, but results.partial.json is: the sweep is not finished; run `laptopdiff sweep` "
+                        "again to go on");
     }
     throw input_error(file.string(), " is not there; expected the folder of a finished `laptopdiff sweep`");
   }
@@ -166,8 +170,10 @@ int order_of(const Arm& arm) { return arm.is_teacher() ? 0 : arm.is_trained ? 1 
 
 const std::vector<MetricInfo>& metric_table() {
   static const std::vector<MetricInfo> kTable = {
-      {"clip", "CLIP score", true, 1, "", "how well a picture fits its prompt: the cosine between the two in a CLIP model"},
-      {"pick", "Pick score", true, 1, "", "the same cosine by a second model, times its learned scale (PickScore's formula)"},
+      {"clip", "CLIP score", true, 1, "",
+       "how well a picture fits its prompt: the cosine between the two in a CLIP model"},
+      {"pick", "Pick score", true, 1, "",
+       "the same cosine by a second model, times its learned scale (PickScore's formula)"},
       {"fid", "FID", false, 1, "", "Fréchet distance between the features of generated and real pictures"},
       {"kid", "KID", false, 1, "", "kernel distance between the features of generated and real pictures"},
       {"accuracy", "Accuracy", true, 100, "\u00A0%", "how often a classifier sees what the prompt asked for"},
@@ -193,8 +199,10 @@ StudyResults read_study_results(const fs::path& folder) {
   const Json& arms = in.raw("arms");
   if (!arms.is_object() || arms.empty()) throw input_error(where, ": `arms` must name at least one arm");
   for (const auto& [name, row] : arms.items()) results.arms.push_back(read_arm(name, row, results, where));
-  std::stable_sort(results.arms.begin(), results.arms.end(), [](const Arm& a, const Arm& b) { return order_of(a) < order_of(b); });
+  std::stable_sort(results.arms.begin(), results.arms.end(),
+                   [](const Arm& a, const Arm& b) { return order_of(a) < order_of(b); });
   if (in.has("seconds")) {
+    if (!in.raw("seconds").is_object()) throw input_error(where, ": `seconds` must be an object");
     for (const auto& [verb, value] : in.raw("seconds").items()) {
       results.seconds[verb] = ObjectReader::convert<double>(value, cat(where, ": seconds.", verb));
     }

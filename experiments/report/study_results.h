@@ -47,10 +47,10 @@ struct Arm {
   std::map<std::string, Metric> metrics;
   std::map<std::string, double> declines;  // percent, against the teacher; above 0 is worse
   std::optional<unet::Spec> spec;
-  bool has_spec = false;   // named in results.json, there or not
+  bool has_spec = false;  // named in results.json, there or not
   bool is_trained = false;
-  TrainingLog log;         // empty without training
-  Json distill, evaluation;  // result.json and metrics.json; null where there is none
+  TrainingLog log;               // empty without training
+  Json distill, evaluation;      // result.json and metrics.json; null where there is none
   std::filesystem::path images;  // empty where there is none
 
   bool is_teacher() const { return !has_spec; }

@@ -41,21 +41,35 @@ std::vector<const Setting*> students(const Material& material, const MetricInfo*
     const auto found = setting->declines.find(metric->key);
     return found == setting->declines.end() ? 1e300 : found->second.mean;
   };
-  std::stable_sort(list.begin(), list.end(), [&](const Setting* a, const Setting* b) { return decline(a) < decline(b); });
+  std::stable_sort(list.begin(), list.end(),
+                   [&](const Setting* a, const Setting* b) { return decline(a) < decline(b); });
   return list;
 }
 
 std::string kept(const Material& material, const Setting& setting) {
   const Arm* teacher = material.results.teacher();
   if (teacher == nullptr || teacher->params <= 0) return cat("has ", short_count(setting.params), " parameters");
-  return cat("keeps ", percent(100.0 * static_cast<double>(setting.params) / static_cast<double>(teacher->params)), " of the parameters");
+  return cat("keeps ", percent(100.0 * static_cast<double>(setting.params) / static_cast<double>(teacher->params)),
+             " of the parameters");
+}
+
+// True where the teacher's interval holds the setting's value: a difference that other pictures might not show.
+bool in_noise(const Material& material, const Setting& setting, const MetricInfo& info) {
+  const Arm* teacher = material.results.teacher();
+  if (teacher == nullptr || !teacher->metrics.contains(info.key) || !setting.metrics.contains(info.key)) return false;
+  const auto& interval = teacher->metrics.at(info.key).interval;
+  const double value = setting.metrics.at(info.key).mean;
+  return interval && interval->low <= value && value <= interval->high;
 }
 
 std::string sentence(const Material& material, const Setting& setting, const MetricInfo* metric, bool is_first) {
   std::string text = cat("<strong>", escape(setting.label), "</strong> ", kept(material, setting));
-  if (!setting.first().is_trained) text += ", is not retrained,";
-  if (metric != nullptr && setting.declines.contains(metric->key)) {
-    text += cat(" and ", change(*metric, setting.declines.at(metric->key).mean), is_first ? " against the teacher" : "");
+  const bool measured = metric != nullptr && setting.declines.contains(metric->key);
+  if (!setting.first().is_trained) text += measured ? ", is not retrained," : " and is not retrained";
+  if (measured) {
+    text +=
+        cat(" and ", change(*metric, setting.declines.at(metric->key).mean), is_first ? " against the teacher" : "");
+    if (in_noise(material, setting, *metric)) text += " (inside the teacher\u2019s own 95\u00A0% interval)";
   }
   return text + ".";
 }
@@ -63,22 +77,33 @@ std::string sentence(const Material& material, const Setting& setting, const Met
 std::string card(const Material& material, const Setting& setting) {
   const Arm* teacher = material.results.teacher();
   std::string rows;
-  const auto row = [&](const std::string& value, const std::string& name) { rows += cat("<div><dt>", name, "</dt><dd>", value, "</dd></div>"); };
+  const auto row = [&](const std::string& value, const std::string& name) {
+    rows += cat("<div><dt>", name, "</dt><dd>", value, "</dd></div>");
+  };
   const bool compare = teacher != nullptr && teacher->params > 0 && teacher->macs > 0;
-  row(compare ? percent(100.0 * static_cast<double>(setting.params) / static_cast<double>(teacher->params), 0) : short_count(setting.params),
+  row(compare ? percent(100.0 * static_cast<double>(setting.params) / static_cast<double>(teacher->params), 0)
+              : short_count(setting.params),
       compare ? "of the parameters" : "parameters");
   for (const MetricInfo& info : metric_table()) {
-    if (const auto found = setting.declines.find(info.key); found != setting.declines.end() && !setting.first().is_teacher()) {
+    if (const auto found = setting.declines.find(info.key);
+        found != setting.declines.end() && !setting.first().is_teacher()) {
       // Shown as a change of the metric itself: a higher FID is "+".
       const double shown = info.higher_is_better ? -found->second.mean : found->second.mean;
-      row(cat("<span class=\"", found->second.mean > 0 ? "worse" : "better", "\">", shown > 0 ? "+" : "", percent(shown, std::abs(shown) >= 100 ? 0 : 1), "</span>"),
+      row(cat("<span class=\"",
+              found->second.mean > 0   ? "worse"
+              : found->second.mean < 0 ? "better"
+                                       : "same",
+              "\">", shown > 0 ? "+" : "", percent(shown, std::abs(shown) >= 100 ? 0 : 1), "</span>"),
           cat(info.name));
     } else if (const auto metric = setting.metrics.find(info.key); metric != setting.metrics.end()) {
       row(cat(significant(metric->second.mean * info.factor, 3), info.unit), info.name);
     }
   }
-  const char* what = setting.first().is_teacher() ? "the original model" : setting.first().is_trained ? "pruned and retrained" : "pruned, not retrained";
-  return cat("<article class=\"card ", color_class(setting), "\"><h3>", breakable(setting.label), "</h3><p>", what, "</p><dl>", rows, "</dl></article>\n");
+  const char* what = setting.first().is_teacher() ? "the original model"
+                     : setting.first().is_trained ? "pruned and retrained"
+                                                  : "pruned, not retrained";
+  return cat("<article class=\"card ", color_class(setting), "\"><p class=\"name\">", breakable(setting.label),
+             "</p><p>", what, "</p><dl>", rows, "</dl></article>\n");
 }
 
 }  // namespace
@@ -91,9 +116,11 @@ std::string summary_text(const Material& material) {
   const MetricInfo* metric = leading_metric(material);
   const auto list = students(material, metric);
   std::string text;
-  for (std::size_t i = 0; i < std::min(kSentences, list.size()); ++i) text += sentence(material, *list[i], metric, i == 0) + " ";
+  for (std::size_t i = 0; i < std::min(kSentences, list.size()); ++i)
+    text += sentence(material, *list[i], metric, i == 0) + " ";
   if (list.size() > kSentences) text += cat(list.size() - kSentences, " more below.");
-  return list.empty() ? missing("The study has no pruned arm, so there is nothing to compare.") : cat("<p class=\"lead\">", text, "</p>\n");
+  return list.empty() ? missing("The study has no pruned arm, so there is nothing to compare.")
+                      : cat("<p class=\"lead\">", text, "</p>\n");
 }
 
 std::string summary_cards(const Material& material) {

@@ -40,12 +40,14 @@ std::vector<std::pair<double, std::string>> linear_ticks(double low, double high
 
 // Powers of ten; 1-2-5 where they would be fewer than three, and even steps where those would be too.
 std::vector<std::pair<double, std::string>> log_ticks(double low, double high, int most) {
-  const int first = static_cast<int>(std::ceil(std::log10(low) - 1e-9)), last = static_cast<int>(std::floor(std::log10(high) + 1e-9));
+  const int first = static_cast<int>(std::ceil(std::log10(low) - 1e-9)),
+            last = static_cast<int>(std::floor(std::log10(high) + 1e-9));
   std::vector<std::pair<double, std::string>> ticks;
   if (last - first >= 2) {
     const int step = (last - first) / std::max(1, most) + 1;
     const bool plain = first >= -3 && last <= 4;
-    for (int k = first; k <= last; k += step) ticks.emplace_back(std::pow(10.0, k), plain ? significant(std::pow(10.0, k), 6) : power_of_ten(k));
+    for (int k = first; k <= last; k += step)
+      ticks.emplace_back(std::pow(10.0, k), plain ? significant(std::pow(10.0, k), 6) : power_of_ten(k));
     return ticks;
   }
   for (int k = first - 1; k <= last; ++k) {
@@ -66,13 +68,16 @@ void Svg::close(std::string_view element, std::string_view tooltip) {
   else body_ += cat("><title>", escape(tooltip), "</title></", element, ">\n");
 }
 
-void Svg::rect(double x, double y, double width, double height, std::string_view classes, std::string_view tooltip, std::string_view style) {
-  body_ += cat("<rect x=\"", px(x), "\" y=\"", px(y), "\" width=\"", px(width), "\" height=\"", px(height), "\"", classes_of(classes), style_of(style));
+void Svg::rect(double x, double y, double width, double height, std::string_view classes, std::string_view tooltip,
+               std::string_view style) {
+  body_ += cat("<rect x=\"", px(x), "\" y=\"", px(y), "\" width=\"", px(width), "\" height=\"", px(height), "\"",
+               classes_of(classes), style_of(style));
   close("rect", tooltip);
 }
 
 void Svg::line(double x1, double y1, double x2, double y2, std::string_view classes) {
-  body_ += cat("<line x1=\"", px(x1), "\" y1=\"", px(y1), "\" x2=\"", px(x2), "\" y2=\"", px(y2), "\"", classes_of(classes), "/>\n");
+  body_ += cat("<line x1=\"", px(x1), "\" y1=\"", px(y1), "\" x2=\"", px(x2), "\" y2=\"", px(y2), "\"",
+               classes_of(classes), "/>\n");
 }
 
 void Svg::mark(Shape shape, double x, double y, double r, std::string_view classes, std::string_view tooltip) {
@@ -81,7 +86,8 @@ void Svg::mark(Shape shape, double x, double y, double r, std::string_view class
     return close("circle", tooltip);
   }
   const std::vector<std::pair<double, double>> corners =
-      shape == Shape::square     ? std::vector<std::pair<double, double>>{{-0.9, -0.9}, {0.9, -0.9}, {0.9, 0.9}, {-0.9, 0.9}}
+      shape == Shape::square
+          ? std::vector<std::pair<double, double>>{{-0.9, -0.9}, {0.9, -0.9}, {0.9, 0.9}, {-0.9, 0.9}}
       : shape == Shape::triangle ? std::vector<std::pair<double, double>>{{0, -1.2}, {1.1, 0.8}, {-1.1, 0.8}}
                                  : std::vector<std::pair<double, double>>{{0, -1.25}, {1.25, 0}, {0, 1.25}, {-1.25, 0}};
   body_ += "<polygon points=\"";
@@ -95,11 +101,12 @@ void Svg::text(double x, double y, std::string_view text, std::string_view class
 }
 
 void Svg::vertical_text(double x, double y, std::string_view text, std::string_view classes) {
-  body_ += cat("<text transform=\"translate(", px(x), " ", px(y), ") rotate(-90)\"", classes_of(classes), ">", escape(text), "</text>\n");
+  body_ += cat("<text transform=\"translate(", px(x), " ", px(y), ") rotate(-90)\"", classes_of(classes), ">",
+               escape(text), "</text>\n");
 }
 
-void Svg::polyline(const std::vector<std::pair<double, double>>& points, std::string_view classes, std::string_view tooltip,
-                   std::string_view style) {
+void Svg::polyline(const std::vector<std::pair<double, double>>& points, std::string_view classes,
+                   std::string_view tooltip, std::string_view style) {
   body_ += "<polyline points=\"";
   for (const auto& [x, y] : points) body_ += cat(px(x), ",", px(y), " ");
   body_ += cat("\"", classes_of(classes), style_of(style));
@@ -107,8 +114,8 @@ void Svg::polyline(const std::vector<std::pair<double, double>>& points, std::st
 }
 
 std::string Svg::str() const {
-  return cat("<svg viewBox=\"0 0 ", px(width_), " ", px(height_), "\" style=\"max-width:", px(width_), "px\" role=\"img\" aria-label=\"",
-             escape(label_), "\">\n", body_, "</svg>\n");
+  return cat("<svg viewBox=\"0 0 ", px(width_), " ", px(height_), "\" style=\"max-width:", px(width_),
+             "px\" role=\"img\" aria-label=\"", escape(label_), "\">\n", body_, "</svg>\n");
 }
 
 double Axis::at(double value) const {
@@ -142,7 +149,13 @@ Axis axis_around(std::string label, Scaling scaling, const std::vector<double>& 
 }
 
 Chart::Chart(double width, double height, Axis x, Axis y, std::string_view label)
-    : x_(std::move(x)), y_(std::move(y)), left_(kLeft), right_(width - kRight), top_(kTop), bottom_(height - kBottom), svg_(width, height, label) {
+    : x_(std::move(x)),
+      y_(std::move(y)),
+      left_(kLeft),
+      right_(width - kRight),
+      top_(kTop),
+      bottom_(height - kBottom),
+      svg_(width, height, label) {
   draw_frame();
 }
 

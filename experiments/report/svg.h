@@ -23,8 +23,8 @@ class Svg {
   void mark(Shape shape, double x, double y, double radius, std::string_view classes, std::string_view tooltip = "");
   void text(double x, double y, std::string_view text, std::string_view classes = "");
   void vertical_text(double x, double y, std::string_view text, std::string_view classes = "");
-  void polyline(const std::vector<std::pair<double, double>>& points, std::string_view classes, std::string_view tooltip = "",
-                std::string_view style = "");
+  void polyline(const std::vector<std::pair<double, double>>& points, std::string_view classes,
+                std::string_view tooltip = "", std::string_view style = "");
   // The whole element.
   std::string str() const;
   double width() const { return width_; }

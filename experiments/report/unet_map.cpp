@@ -33,7 +33,8 @@ class Map {
   Map(const Pruning& pruning, const SpecGroup& group, const pruning::Scores* scores)
       : pruning_(pruning), group_(group), scores_(scores), columns_(pruning.base.stages.size()) {
     for (std::size_t i = 0; i < pruning.units.size(); ++i) {
-      columns_[static_cast<std::size_t>(pruning.base.steps[static_cast<std::size_t>(pruning.units[i].first)].stage)].push_back(i);
+      columns_[static_cast<std::size_t>(pruning.base.steps[static_cast<std::size_t>(pruning.units[i].first)].stage)]
+          .push_back(i);
     }
     std::size_t longest = 1;
     for (const auto& column : columns_) longest = std::max(longest, column.size());
@@ -65,7 +66,8 @@ class Map {
     return bottom + 4;
   }
   std::string label() const {
-    return cat("Map of the U-Net of ", runtime::join(group_.labels), ": ", pruning_.units.size() - static_cast<std::size_t>(group_.removed()), " of ", pruning_.units.size(),
+    return cat("Map of the U-Net of ", runtime::join(group_.labels), ": ",
+               pruning_.units.size() - static_cast<std::size_t>(group_.removed()), " of ", pruning_.units.size(),
                " layers are kept");
   }
 
@@ -105,8 +107,10 @@ class Map {
 
   std::string tooltip(std::size_t unit) const {
     const unet::Unit& about = pruning_.units[unit];
-    std::string text = cat(about.layer, "\n", unet::unit_name(about.kind), ", ", runtime::with_commas(about.params), " parameters\n", fate_name(group_.fates[unit]));
-    if (scores_ != nullptr && scores_->unit_scores[unit].value) text += cat("\nscore ", significant(*scores_->unit_scores[unit].value, 3));
+    std::string text = cat(about.layer, "\n", unet::unit_name(about.kind), ", ", runtime::with_commas(about.params),
+                           " parameters\n", fate_name(group_.fates[unit]));
+    if (scores_ != nullptr && scores_->unit_scores[unit].value)
+      text += cat("\nscore ", significant(*scores_->unit_scores[unit].value, 3));
     return text;
   }
 
@@ -114,8 +118,11 @@ class Map {
     const Fate fate = group_.fates[unit];
     const unet::UnitKind kind = pruning_.units[unit].kind;
     const bool stays = fate == Fate::kept || fate == Fate::partly;
-    const std::string classes = fate == Fate::dropped ? "cell dropped" : stays ? cat("cell fill ", unet::unit_name(kind)) : cat("cell bypassed ", unet::unit_name(kind));
-    svg.rect(x, y, kCellWidth, cell_, classes, tooltip(unit), stays ? cat("fill-opacity:", 0.16 + 0.46 * std::round(strength_[unit] * 50) / 50) : "");
+    const std::string classes = fate == Fate::dropped ? "cell dropped"
+                                : stays               ? cat("cell fill ", unet::unit_name(kind))
+                                                      : cat("cell bypassed ", unet::unit_name(kind));
+    svg.rect(x, y, kCellWidth, cell_, classes, tooltip(unit),
+             stays ? cat("fill-opacity:", 0.16 + 0.46 * std::round(strength_[unit] * 50) / 50) : "");
     if (fate == Fate::dropped) return;
     if (fate != Fate::kept) svg.line(x + 1, y + cell_ - 1, x + kCellWidth - 1, y + 1, "cross");
     if (fate == Fate::bypassed) svg.line(x + 1, y + 1, x + kCellWidth - 1, y + cell_ - 1, "cross");
@@ -139,15 +146,18 @@ std::string counts(const Pruning& pruning, const SpecGroup& group) {
       ++all;
       gone += group.fates[i] != Fate::kept ? 1 : 0;
     }
-    if (all > 0) text += cat(text.empty() ? "" : ", ", gone, " of ", all, " ", unet::unit_name(kind), all == 1 ? "" : "s");
+    if (all > 0)
+      text += cat(text.empty() ? "" : ", ", gone, " of ", all, " ", unet::unit_name(kind), all == 1 ? "" : "s");
   }
   return text;
 }
 
 std::string one_map(const Pruning& pruning, const SpecGroup& group, const pruning::Scores* scores) {
   const double base = static_cast<double>(pruning.base.params());
-  const std::string caption = cat("<strong>", group.letter, ": ", escape(runtime::join(group.labels)), "</strong>. Removed: ", counts(pruning, group), ". Kept: ",
-                                  short_count(group.params), " parameters", base > 0 ? cat(" (", percent(100 * static_cast<double>(group.params) / base), ")") : "", ".");
+  const std::string caption =
+      cat("<strong>", group.letter, ": ", escape(runtime::join(group.labels)),
+          "</strong>. Removed: ", counts(pruning, group), ". Kept: ", short_count(group.params), " parameters",
+          base > 0 ? cat(" (", percent(100 * static_cast<double>(group.params) / base), ")") : "", ".");
   return figure(scrolling(Map(pruning, group, scores).draw(), "Map of " + runtime::join(group.labels)), caption);
 }
 
@@ -162,14 +172,20 @@ Section map_section(const Material& material) {
   const Pruning& pruning = *material.pruning;
   const pruning::Scores* scores = material.results.scores ? &*material.results.scores : nullptr;
   std::string shown, folded;
-  for (std::size_t i = 0; i < pruning.specs.size(); ++i) (i < kShown ? shown : folded) += one_map(pruning, pruning.specs[i], scores);
-  section.body = cat("<p>A column is a stage of the U-Net: the picture goes down at the left, through the middle, and up at the right; dashed arrows are the skips. Each "
-                     "cell is a removable layer (R\u00A0ResNet, T\u00A0transformer block, A\u00A0attention), in order from top to bottom",
-                     scores != nullptr ? ", the stronger its colour the higher its score" : "",
-                     ". Point at a cell for its name. A <em>crossed</em> cell is bypassed: its residual branch is gone, the skip around it stays. A <em>hatched</em> cell is "
-                     "dropped, along with the skip it fed.</p>\n");
+  for (std::size_t i = 0; i < pruning.specs.size(); ++i)
+    (i < kShown ? shown : folded) += one_map(pruning, pruning.specs[i], scores);
+  section.body =
+      cat("<p>A column is a stage of the U-Net: the picture goes down at the left, through the middle, and up at the "
+          "right; dashed arrows are the skips. Each "
+          "cell is a removable layer (R\u00A0ResNet, T\u00A0transformer block, A\u00A0attention), in order from top to "
+          "bottom",
+          scores != nullptr ? ", the stronger its colour the higher its score" : "",
+          ". Point at a cell for its name. A <em>crossed</em> cell is bypassed: its residual branch is gone, the skip "
+          "around it stays. A <em>hatched</em> cell is "
+          "dropped, along with the skip it fed.</p>\n");
   section.body += cat("<div class=\"maps\">", shown, "</div>\n");
-  if (!folded.empty()) section.body += details(cat(pruning.specs.size() - kShown, " more"), cat("<div class=\"maps\">", folded, "</div>"));
+  if (!folded.empty())
+    section.body += details(cat(pruning.specs.size() - kShown, " more"), cat("<div class=\"maps\">", folded, "</div>"));
   return section;
 }
 

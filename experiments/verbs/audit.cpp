@@ -3,6 +3,7 @@
 
 #include <torch/types.h>
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -36,6 +37,13 @@ struct AuditVerbOptions {
   }
 };
 
+// "-" where a number is not defined, such as the correlation of equal masks.
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3f", value);
+  return std::isfinite(value) ? text : "-";
+}
+
 void print_audit(const pruning::Audit& audit) {
   std::printf("%-24s %6s %12s %12s %12s\n", "mask", "kept", "additive", "gram", "true");
   for (const pruning::AuditRow& row : audit.rows) {
@@ -44,8 +52,9 @@ void print_audit(const pruning::Audit& audit) {
                 row.gram ? runtime::cat(*row.gram).c_str() : "-", row.true_loss);
   }
   const auto line = [](const char* name, const pruning::Agreement& a) {
-    std::printf("%-18s %3d masks: Spearman %.3f, R^2 (log) %.3f, true/predicted %.3f (%.3f to %.3f)\n", name, a.rows,
-                a.spearman, a.r2_log, a.ratio_median, a.ratio_min, a.ratio_max);
+    std::printf("%-18s %3d masks: Spearman %s, R^2 (log) %s, true/predicted %s (%s to %s)\n", name, a.rows,
+                number(a.spearman).c_str(), number(a.r2_log).c_str(), number(a.ratio_median).c_str(),
+                number(a.ratio_min).c_str(), number(a.ratio_max).c_str());
   };
   line("additive", audit.additive_all);
   line("gram", audit.gram_all);

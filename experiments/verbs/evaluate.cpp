@@ -41,6 +41,7 @@ void run_evaluate(const Invocation& invocation) {
   require_option(options.images, "--images", invocation);
   require_option(options.models, "--models", invocation);
   require_option(options.output, "--output", invocation);
+  if (options.seed < 0) throw runtime::usage_error("--seed ", options.seed, ": must not be negative");
   runtime::check_output(options.output, common.existing());
   const c10::InferenceMode inference;
   metrics::EvaluateOptions run;

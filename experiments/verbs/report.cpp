@@ -1,9 +1,8 @@
 // `report`: one self-contained page about a sweep: tables, maps, curves and pictures.
-#include "experiments/report/page.h"
-
 #include <iostream>
 
 #include "experiments/command.h"
+#include "experiments/report/page.h"
 #include "experiments/verbs.h"
 #include "runtime/error.h"
 #include "runtime/file.h"

@@ -1,6 +1,7 @@
 // `solve`: scores and a budget (or a preset's name) in, a spec out.
 #include "pruning/solve.h"
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -59,7 +60,7 @@ unet::Spec solve_scores(const SolveOptions& options, const unet::Spec& base_spec
                   {"scores", options.scores},
                   {"budget", options.budget},
                   {"predicted_loss", solution.loss},
-                  {"bound", solution.bound},
+                  {"bound", std::isfinite(solution.bound) ? Json(solution.bound) : Json()},  // greedy knows none
                   {"proven_optimal", solution.proven_optimal}};
   return spec;
 }

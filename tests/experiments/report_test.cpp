@@ -44,20 +44,25 @@ Json scores_json() {
   scores.criterion = "output_loss";
   scores.base = unet::parse_config(base_config(), "test");
   scores.units = unet::find_units(unet::build_base(scores.base));
-  for (std::size_t i = 0; i < scores.units.size(); ++i) scores.unit_scores.push_back({0.01 * static_cast<double>(i + 1), 0.001, ""});
+  for (std::size_t i = 0; i < scores.units.size(); ++i)
+    scores.unit_scores.push_back({0.01 * static_cast<double>(i + 1), 0.001, ""});
   scores.unit_scores[2] = {std::nullopt, 0, "NaN"};
   return pruning::scores_json(scores);
 }
 
 Json arm_json(const std::string& group, std::int64_t params, double clip, Json files) {
-  return {{"group", group}, {"at", Json::object()}, {"params", params}, {"macs", params * 10}, {"steps", 0}, {"clip", clip}, {"files", std::move(files)}};
+  return {{"group", group}, {"at", Json::object()}, {"params", params},         {"macs", params * 10},
+          {"steps", 0},     {"clip", clip},         {"files", std::move(files)}};
 }
 
 // A folder with a teacher and a pruned arm, and nothing that is not asked for.
 class StudyFolder {
  public:
   StudyFolder() {
-    results_ = {{"format", "laptopdiff.results/1"}, {"name", "A study"}, {"shared", Json::object()}, {"seconds", {{"score", 2.5}}}};
+    results_ = {{"format", "laptopdiff.results/1"},
+                {"name", "A study"},
+                {"shared", Json::object()},
+                {"seconds", {{"score", 2.5}}}};
     results_["arms"]["teacher"] = arm_json("teacher", 1000, 0.30, Json::object());
     results_["arms"]["pruned"] = arm_json("pruned", 500, 0.27, {{"spec", "stages/solve/spec.json"}});
     results_["arms"]["pruned"]["decline_percent"] = {{"clip", 10.0}};
@@ -98,7 +103,11 @@ report::Section section_of(StudyFolder& folder, report::Section (*make)(const re
 
 TEST_CASE("text that goes into HTML is escaped") {
   CHECK(report::escape("<a href='x'>\"&\"</a>") == "&lt;a href=&#39;x&#39;&gt;&quot;&amp;&quot;&lt;/a&gt;");
-  CHECK(report::escape(std::string_view("a\0\x1b" "b\n", 5)) == "a\xEF\xBF\xBD\xEF\xBF\xBD" "b\n");
+  CHECK(report::escape(std::string_view("a\0\x1b"
+                                        "b\n",
+                                        5)) ==
+        "a\xEF\xBF\xBD\xEF\xBF\xBD"
+        "b\n");
 }
 
 TEST_CASE("base64 pads as RFC 4648 says") {
@@ -119,8 +128,10 @@ TEST_CASE("numbers are short and use a real minus") {
 }
 
 TEST_CASE("axes have ticks inside their range") {
-  for (const auto& axis : {report::axis_around("", report::Scaling::log, {2e-7, 3.0}), report::axis_around("", report::Scaling::log, {0.4}),
-                           report::axis_around("", report::Scaling::linear, {-3, 9}), report::axis_around("", report::Scaling::linear, {5})}) {
+  for (const auto& axis :
+       {report::axis_around("", report::Scaling::log, {2e-7, 3.0}),
+        report::axis_around("", report::Scaling::log, {0.4}), report::axis_around("", report::Scaling::linear, {-3, 9}),
+        report::axis_around("", report::Scaling::linear, {5})}) {
     const auto ticks = axis.ticks();
     CHECK(ticks.size() >= 2);
     CHECK(ticks.size() <= 9);
@@ -152,7 +163,8 @@ TEST_CASE("arms that differ in their seed only are one setting; other axes with 
   Json& arms = folder.results()["arms"];
   for (const double keep : {0.5, 0.7}) {
     for (const int seed : {0, 1, 2}) {
-      Json arm = arm_json("laptop", static_cast<std::int64_t>(keep * 1000), keep + 0.01 * seed, {{"spec", "stages/solve/spec.json"}});
+      Json arm = arm_json("laptop", static_cast<std::int64_t>(keep * 1000), keep + 0.01 * seed,
+                          {{"spec", "stages/solve/spec.json"}});
       arm["at"] = {{"keep", keep}, {"seed", seed}, {"criterion", "output_loss"}};
       arms[runtime::cat("laptop keep=", keep, " seed=", seed)] = arm;
     }
@@ -186,6 +198,20 @@ TEST_CASE("a page says what is missing, and is made all the same") {
   CHECK_FALSE(says(page, "<script"));
   CHECK_FALSE(says(page, "http://"));
   CHECK_FALSE(says(page, "https://"));
+}
+
+TEST_CASE("a change in percent of a value that may be 0 is left out, one inside the teacher's interval is marked") {
+  StudyFolder folder;
+  folder.results()["arms"]["teacher"]["files"] = {{"metrics", "metrics.json"}};
+  const auto page_with = [&](double low, double high) {
+    folder.put("metrics.json", {{"metrics", {{"clip", {{"value", 0.3}, {"interval", {low, high}}}}}}});
+    return folder.page();
+  };
+  CHECK(says(page_with(0.29, 0.31), "loses 10.0\u00A0% of the CLIP score against the teacher."));
+  CHECK(says(page_with(0.25, 0.35), "against the teacher (inside the teacher\u2019s own 95\u00A0% interval)."));
+  const std::string noise = page_with(-0.1, 0.7);
+  CHECK_FALSE(says(noise, "10.0\u00A0%"));
+  CHECK(says(noise, "of the parameters and is not retrained."));
 }
 
 TEST_CASE("names from the study cannot become HTML") {
@@ -230,11 +256,16 @@ TEST_CASE("charts have a mark a unit, and tell bypassed layers from dropped ones
 TEST_CASE("an audit shows a mark a predicted mask and lists the others") {
   StudyFolder folder;
   const auto row = [](const char* name, const char* kind, Json predicted) {
-    return Json{{"name", name}, {"kind", kind}, {"keep", 0.5}, {"removed", {"a"}}, {"additive", predicted}, {"gram", nullptr}, {"true", 0.02}, {"stderr", 0.001}};
+    return Json{{"name", name},          {"kind", kind},    {"keep", 0.5},  {"removed", {"a"}},
+                {"additive", predicted}, {"gram", nullptr}, {"true", 0.02}, {"stderr", 0.001}};
   };
-  folder.put("audit.json", {{"format", "laptopdiff.audit/1"},
-                            {"rows", {row("knapsack 0.5", "solver", 0.01), row("random 0.5 #0", "random", 0.03), row("bk-sdm-tiny", "preset", nullptr)}},
-                            {"agreement", {{"additive", {{"rows", 2}, {"spearman", 0.75}, {"r2_log", nullptr}, {"ratio", {{"median", 1.5}}}}}}}});
+  folder.put("audit.json",
+             {{"format", "laptopdiff.audit/1"},
+              {"rows",
+               {row("knapsack 0.5", "solver", 0.01), row("random 0.5 #0", "random", 0.03),
+                row("bk-sdm-tiny", "preset", nullptr)}},
+              {"agreement",
+               {{"additive", {{"rows", 2}, {"spearman", 0.75}, {"r2_log", nullptr}, {"ratio", {{"median", 1.5}}}}}}}});
   folder.results()["shared"]["audit"] = "audit.json";
   const std::string body = section_of(folder, report::audit_section).body;
   CHECK(count(body, "\"point audit-solver\"") == 2);  // one in the legend
@@ -247,8 +278,10 @@ TEST_CASE("an audit shows a mark a predicted mask and lists the others") {
 TEST_CASE("feature terms are shown raw and balanced, with their shares") {
   StudyFolder folder;
   const char* lines =
-      "{\"step\": 1, \"loss\": 3, \"task\": 1, \"output\": 1, \"feature\": 1, \"taps\": {\"down_blocks.0\": {\"raw\": 9, \"balanced\": 1}, \"up_blocks.0\": {\"raw\": 1, \"balanced\": 1}}}\n"
-      "{\"step\": 5, \"loss\": 2, \"task\": 1, \"output\": 0.5, \"feature\": 0.5, \"taps\": {\"down_blocks.0\": {\"raw\": 3, \"balanced\": 1}, \"up_blocks.0\": {\"raw\": 1, \"balanced\": 1}}}\n"
+      "{\"step\": 1, \"loss\": 3, \"task\": 1, \"output\": 1, \"feature\": 1, \"taps\": {\"down_blocks.0\": {\"raw\": "
+      "9, \"balanced\": 1}, \"up_blocks.0\": {\"raw\": 1, \"balanced\": 1}}}\n"
+      "{\"step\": 5, \"loss\": 2, \"task\": 1, \"output\": 0.5, \"feature\": 0.5, \"taps\": {\"down_blocks.0\": "
+      "{\"raw\": 3, \"balanced\": 1}, \"up_blocks.0\": {\"raw\": 1, \"balanced\": 1}}}\n"
       "{\"step\": 9, \"lo";
   folder.put_text("run/log.jsonl", lines);
   folder.results()["arms"]["laptop"] = arm_json("laptop", 500, 0.29, {{"spec", "s.json"}, {"distill", "run"}});
@@ -269,7 +302,8 @@ TEST_CASE("pictures stand under their prompts only where the prompts are those t
   const auto prompts = elsewhere / "prompts.txt";
   test::put_bytes(prompts, "a <red> shoe\na hat\n");
   for (const char* name : {"images/000000.png", "images/000001.png"}) folder.put_text(name, kPng);
-  Json metrics = {{"metrics", {{"clip", {{"value", 0.3}, {"interval", {0.29, 0.31}}}}}}, {"prompts", {{"file", prompts.string()}, {"sha256", runtime::sha256_file(prompts)}}}};
+  Json metrics = {{"metrics", {{"clip", {{"value", 0.3}, {"interval", {0.29, 0.31}}}}}},
+                  {"prompts", {{"file", prompts.string()}, {"sha256", runtime::sha256_file(prompts)}}}};
   Json& teacher = folder.results()["arms"]["teacher"];
   teacher["files"] = {{"images", "images"}, {"metrics", "metrics.json"}};
   SUBCASE("the same file") {

@@ -124,6 +124,15 @@ TEST_CASE("only the first reference pictures count where a limit is given") {
   CHECK(evaluate(options).at("metrics").at("fid").at("warnings").size() == 1);
 }
 
+TEST_CASE("only the first prompts and labels count where their lines are limited") {
+  const Workplace place;
+  test::put_bytes(place.path("prompts.txt"), "a\nb\nab\nba\na b\n\nbb\nbbb\n");
+  EvaluateOptions options = place.options({"clip", "accuracy"});
+  CHECK(failure(options).says("prompts.txt has 8 prompts"));
+  options.lines_limit = kPictures;
+  CHECK(evaluate(options).at("prompts").at("count") == kPictures);
+}
+
 TEST_CASE("pictures of several sizes are told for clip, and refused for fid") {
   const Workplace place;
   place.put_picture(2, test::noise_pictures(1, 11, 3)[0]);
@@ -178,6 +187,11 @@ TEST_CASE("what was asked for must be there") {
     EvaluateOptions options = place.options({"clip"});
     options.batch = 0;
     CHECK(failure(options).says("batch must be at least 1, is 0"));
+  }
+  SUBCASE("a negative limit of lines") {
+    EvaluateOptions options = place.options({"clip"});
+    options.lines_limit = -1;
+    CHECK(failure(options).says("limit of lines must not be negative, is -1"));
   }
   SUBCASE("a negative limit") {
     EvaluateOptions options = place.options({"fid"});
