@@ -1,0 +1,221 @@
+"""Killed at any moment and run again, the same command ends with the same bits."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import World
+from program import INTERRUPTED, OK, STOPPED, USAGE, files_below, kill_after, kill_when, ok, refused
+
+STEPS = 12
+
+
+def write_config(world: World, folder: Path, **more: Any) -> Path:
+    file = folder / "distill.json"
+    file.write_text(json.dumps(world.distill_config(steps=STEPS, **more)))
+    return file
+
+
+def log_steps(run: Path) -> int:
+    log = run / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def log_rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody killed."""
+    folder = tmp_path_factory.mktemp("finished")
+    ok("distill", "--config", write_config(world, folder), "-o", folder / "run")
+    return folder / "run"
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    for name in ("student/diffusion_pytorch_model.safetensors", "student/spec.json", "student/config.json", "log.jsonl"):
+        assert (run / name).read_bytes() == (reference / name).read_bytes(), name
+    ours, theirs = (json.loads((r / "result.json").read_text()) for r in (run, reference))
+    for key in theirs.keys() - {"seconds", "made_by"}:
+        assert ours[key] == theirs[key], key
+    assert files_below(run) == files_below(reference)
+
+
+def test_a_run_folder_holds_what_the_design_says(finished: Path) -> None:
+    names = {"config.json", "log.jsonl", "checkpoint.safetensors", "result.json", "student"}
+    student = {f"student/{name}" for name in ("config.json", "spec.json", "diffusion_pytorch_model.safetensors")}
+    assert files_below(finished) == names | student
+    rows = log_rows(finished)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    for row in rows:
+        assert {"loss", "task", "output", "feature", "gradient_norm", "learning_rate", "taps"} <= row.keys()
+        assert all({"raw", "balanced"} == tap.keys() for tap in row["taps"].values())
+
+
+@pytest.mark.slow
+def test_distill_killed_at_ten_moments_ends_with_the_same_bytes(world: World, finished: Path, tmp_path: Path) -> None:
+    config, run = write_config(world, tmp_path), tmp_path / "run"
+    moments = sorted(random.Random(5).sample(range(STEPS), 10))
+    killed = 0
+    for moment in moments:
+        code = kill_when(lambda: log_steps(run) >= moment, signal.SIGKILL, "distill", "--config", config, "-o", run)
+        assert code in (OK, -signal.SIGKILL)
+        killed += code == -signal.SIGKILL
+    assert killed >= 5
+    ok("distill", "--config", config, "-o", run)
+    leftovers = [path for path in run.rglob("*.tmp*")]
+    for path in leftovers:  # of a write that was cut short: hidden files, never the outputs themselves
+        assert path.name.startswith(".")
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert_same_run(run, finished)
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(world: World, finished: Path, tmp_path: Path) -> None:
+    # Checkpoints only at the end: what is there after the signal was written because of it.
+    config, run = write_config(world, tmp_path, checkpoint_every=1000), tmp_path / "run"
+    code = kill_when(lambda: log_steps(run) >= 2, signal.SIGTERM, "distill", "--config", config, "-o", run)
+    assert code == STOPPED
+    assert (run / "checkpoint.safetensors").exists() and not (run / "result.json").exists()
+    ok("distill", "--config", config, "-o", run)
+    assert (run / "log.jsonl").read_bytes() == (finished / "log.jsonl").read_bytes()
+    student = "student/diffusion_pytorch_model.safetensors"
+    assert (run / student).read_bytes() == (finished / student).read_bytes()
+
+
+def test_killed_between_the_last_step_and_the_result(world: World, finished: Path, tmp_path: Path) -> None:
+    config, run = write_config(world, tmp_path), tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "result.json").unlink()
+    shutil.rmtree(run / "student")
+    assert "loss" in ok("distill", "--config", config, "-o", run).out
+    assert_same_run(run, finished)
+
+
+def test_a_cut_log_line_is_written_again(world: World, finished: Path, tmp_path: Path) -> None:
+    config, run = write_config(world, tmp_path), tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "result.json").unlink()
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 13, "loss": 0.1}\n{"step": 14, "lo')
+    ok("distill", "--config", config, "-o", run)
+    assert_same_run(run, finished)
+
+
+def test_a_finished_run_says_so_and_keeps_its_files(world: World, finished: Path) -> None:
+    config = write_config(world, finished.parent)
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
+    done = ok("distill", "--config", config, "-o", finished)
+    assert "complete already" in done.err
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("done", [True, False])
+def test_a_folder_of_another_config_is_refused_until_overwritten(
+    done: bool, world: World, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    if not done:
+        (run / "result.json").unlink()
+    config = write_config(world, tmp_path, seed=9)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "cache.safetensors"}
+    refused(USAGE, "distill", "--config", config, "-o", run, says=["another config", "--overwrite"])
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
+    ok("distill", "--config", config, "-o", run, "--overwrite")
+    assert json.loads((run / "config.json").read_text())["seed"] == 9
+    assert (run / "log.jsonl").read_bytes() != before[run / "log.jsonl"]
+
+
+@pytest.mark.parametrize("verb", ["distill", "sweep"])
+def test_two_runs_in_one_folder(verb: str, world: World, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    config = write_config(world, tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps(world.study()))
+    command = ["distill", "--config", config] if verb == "distill" else ["sweep", tmp_path / "study.json"]
+    with (run / ".lock").open("w") as lock:  # as another process would hold it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused(USAGE, *command, "-o", run, says="is in use by another laptopdiff process")
+    assert files_below(run) == set()
+
+
+@pytest.mark.slow
+def test_how_often_it_logs_and_saves_does_not_change_the_result(world: World, finished: Path, tmp_path: Path) -> None:
+    config = write_config(world, tmp_path, log_every=5, checkpoint_every=7)
+    ok("distill", "--config", config, "-o", tmp_path / "run")
+    student = "student/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "run" / student).read_bytes() == (finished / student).read_bytes()
+    assert [row["step"] for row in log_rows(tmp_path / "run")] == [1, 5, 10, 12]
+
+
+def test_score_stopped_and_run_again_gives_the_same_bytes(world: World, tmp_path: Path) -> None:
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", "-o"]
+    stopped = tmp_path / "s.json"
+    for seconds in (0.05, 0.3, 0.6):
+        code = kill_after(seconds, signal.SIGTERM, *command, stopped)
+        assert code in (OK, STOPPED, -signal.SIGTERM)
+        assert stopped.exists() == (code == OK)
+        if code == OK:
+            stopped.unlink()
+    kill_after(0.5, signal.SIGKILL, *command, stopped)
+    ok(*command, stopped, "--overwrite")
+    ok(*command, tmp_path / "t.json")
+    ours, theirs = (json.loads(path.read_text()) for path in (stopped, tmp_path / "t.json"))
+    for scores in (ours, theirs):
+        del scores["made_by"]  # the command, which says --overwrite and where to
+    assert ours == theirs
+    assert {name for name in files_below(tmp_path) if not name.startswith(".")} == {"s.json", "t.json"}
+
+
+def test_state_of_another_scoring_is_not_continued(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "s.json"
+    partial = tmp_path / "s.json.partial.safetensors"
+    shutil.copy(world.calibration, partial)
+    ok("score", world.unet, "--calibration", world.calibration, "-o", out)
+    assert json.loads(out.read_text())["units"] == json.loads(world.scores.read_text())["units"]
+    assert not partial.exists()
+
+
+def test_an_interrupted_sample_keeps_nothing(world: World, tmp_path: Path) -> None:
+    command = ["sample", world.pipeline, "--prompts", world.prompts, "--batch", "1", "--steps", "100", "-o", tmp_path / "images"]
+    started = lambda: any(tmp_path.rglob("*.png"))  # noqa: E731
+    code = kill_when(started, signal.SIGTERM, *command)
+    assert code == INTERRUPTED
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_several_times_gives_the_same_numbers(world: World, tmp_path: Path) -> None:
+    study = tmp_path / "study.json"
+    study.write_text(json.dumps(world.study()))
+    ok("sweep", study, "-o", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    stages = lambda: len(list(killed.glob("stages/*/done.json")))  # noqa: E731
+    for count in (0, 1, 4, 6, 9):
+        target = count
+        code = kill_when(lambda: stages() >= target, signal.SIGKILL, "sweep", study, "-o", killed)
+        assert code in (OK, -signal.SIGKILL)
+    done = ok("sweep", study, "-o", killed)
+    ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (killed, tmp_path / "whole"))
+    assert ours.keys() == theirs.keys()
+    assert ours["study"] == theirs["study"]
+    assert ours["arms"].keys() == {"teacher", "pruned", "student seed=0", "student seed=1"}
+    for name, row in theirs["arms"].items():
+        for key in row.keys() - {"files"}:
+            assert ours["arms"][name][key] == row[key], (name, key)
+    assert "decline_percent" in theirs["arms"]["pruned"]
+    assert "student seed=1" in done.out
+    # Nothing runs a second time.
+    before = {path: path.stat().st_mtime_ns for path in killed.glob("stages/**/*") if path.is_file()}
+    ok("sweep", study, "-o", killed)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
