@@ -4,7 +4,6 @@
 
 #include <sstream>
 
-#include "diffusion/image.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/hash.h"
@@ -17,68 +16,56 @@ namespace {
 using runtime::cat;
 using runtime::input_error;
 
-at::Tensor as_rgb(const at::Tensor& image) {
-  return image.size(-1) == 3 ? image : image.expand({image.size(0), image.size(1), image.size(2), 3});
-}
-
 }  // namespace
 
+Dataset::Dataset(ImageSet images, std::vector<std::string> captions, std::vector<std::string> files)
+    : images_(std::move(images)), captions_(std::move(captions)), files_(std::move(files)) {}
+
 Dataset Dataset::open(const std::filesystem::path& folder) {
-  Dataset data;
-  data.folder_ = folder;
-  const auto metadata = folder / "metadata.jsonl", packed = folder / "images.safetensors";
+  const auto metadata = folder / "metadata.jsonl";
+  const bool packed = std::filesystem::exists(folder / "images.safetensors");
   std::istringstream lines(runtime::read_file(metadata));
-  const bool has_tensor = std::filesystem::exists(packed);
+  std::vector<std::string> captions, files;
   std::int64_t number = 0;
   for (std::string line; std::getline(lines, line);) {
     const std::string where = cat(metadata.string(), ":", ++number);
     if (line.empty()) continue;
     const runtime::Json row = runtime::parse_json(line, where);
     runtime::ObjectReader in(row, where);
-    data.captions_.push_back(in.required<std::string>("text"));
-    if (has_tensor) continue;
-    const auto name = in.required<std::string>("file_name");
-    const std::filesystem::path relative(name);
-    if (relative.is_absolute() || name.find("..") != std::string::npos)
-      throw input_error(where, ": `file_name` leaves the folder: ", name);
-    data.files_.push_back(name);
+    captions.push_back(in.required<std::string>("text"));
+    if (!packed) files.push_back(in.required<std::string>("file_name"));
   }
-  if (data.captions_.empty()) throw input_error(metadata.string(), ": no rows");
-  if (!has_tensor) return data;
-  const auto file = runtime::SafetensorsFile::open(packed);
-  data.packed_ = runtime::view_tensor(file, file->at("images"));
-  const at::Tensor& images = data.packed_;
-  if (images.scalar_type() != at::kByte || images.dim() != 4 || (images.size(3) != 1 && images.size(3) != 3)) {
-    throw input_error(packed.string(), ": `images` is ", runtime::sizes_text(images),
-                      ", expected U8 [N, H, W, 1 or 3]");
+  if (captions.empty()) throw input_error(metadata.string(), ": no rows");
+  ImageSet images = packed ? ImageSet::open_reference(folder) : ImageSet::open_named(folder, files);
+  if (images.count() != static_cast<std::int64_t>(captions.size())) {
+    throw input_error(folder.string(), ": ", images.count(), " pictures and ", captions.size(),
+                      " rows of metadata.jsonl");
   }
-  if (images.size(0) != data.count())
-    throw input_error(folder.string(), ": ", images.size(0), " pictures and ", data.count(), " rows of metadata.jsonl");
-  return data;
+  return Dataset(std::move(images), std::move(captions), std::move(files));
 }
 
 at::Tensor Dataset::images(const std::vector<std::int64_t>& indices) const {
-  if (packed_.defined()) return as_rgb(packed_.index_select(0, at::tensor(indices)));
   std::vector<at::Tensor> pictures;
   for (const std::int64_t index : indices) {
-    const auto path = folder_ / files_[static_cast<std::size_t>(index)];
-    pictures.push_back(as_rgb(read_png(path).unsqueeze(0)));
+    const at::Tensor picture = images_.picture(index);
+    pictures.push_back(picture.expand({picture.size(0), picture.size(1), 3}));
     if (pictures.back().sizes() != pictures.front().sizes()) {
-      throw input_error(path.string(), ": is ", runtime::sizes_text(pictures.back()), ", others are ",
+      throw input_error((folder() / files_[static_cast<std::size_t>(index)]).string(), ": is ",
+                        runtime::sizes_text(pictures.back()), ", others are ",
                         runtime::sizes_text(pictures.front()), "; resize the pictures to one size first");
     }
   }
-  return at::cat(pictures, 0);
+  return at::stack(pictures);
 }
 
 std::string Dataset::digest() const {
   runtime::Sha256 hash;
   for (const std::string& caption : captions_) hash.add(caption + "\n");
-  if (packed_.defined()) hash.add(packed_.const_data_ptr(), packed_.nbytes());
+  if (files_.empty()) hash.add(images_.digest());
   for (const std::string& file : files_) {
     std::error_code error;
-    const auto size = std::filesystem::file_size(folder_ / file, error);
-    if (error) throw input_error("cannot read ", (folder_ / file).string(), ": ", error.message());
+    const auto size = std::filesystem::file_size(folder() / file, error);
+    if (error) throw input_error("cannot read ", (folder() / file).string(), ": ", error.message());
     hash.add(cat(file, " ", size, "\n"));
   }
   return hash.hex();

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "diffusion/image_set.h"
+
 namespace laptopdiff::diffusion {
 
 class Dataset {
@@ -23,15 +25,16 @@ class Dataset {
   const std::string& caption(std::int64_t index) const { return captions_[static_cast<std::size_t>(index)]; }
   // U8 [B, H, W, 3]; grey pictures are repeated. Throws Error(bad_input) where files have different sizes.
   at::Tensor images(const std::vector<std::int64_t>& indices) const;
-  // SHA-256 over captions and pictures' bytes (file names and sizes for PNG files).
+  // SHA-256 over captions, then images.safetensors or the names and sizes of the PNG files.
   std::string digest() const;
-  const std::filesystem::path& folder() const { return folder_; }
+  const std::filesystem::path& folder() const { return images_.folder(); }
 
  private:
-  std::filesystem::path folder_;
+  Dataset(ImageSet images, std::vector<std::string> captions, std::vector<std::string> files);
+
+  ImageSet images_;
   std::vector<std::string> captions_;
-  std::vector<std::string> files_;  // empty with a packed tensor
-  at::Tensor packed_;               // U8 [N, H, W, C], mapped
+  std::vector<std::string> files_;  // empty with images.safetensors
 };
 
 }  // namespace laptopdiff::diffusion

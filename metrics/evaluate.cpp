@@ -10,7 +10,7 @@
 #include "metrics/classifier.h"
 #include "metrics/clip_model.h"
 #include "metrics/frechet.h"
-#include "metrics/image_set.h"
+#include "metrics/image_batches.h"
 #include "metrics/kid.h"
 #include "metrics/prompt_file.h"
 #include "metrics/scores.h"

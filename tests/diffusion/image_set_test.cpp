@@ -1,26 +1,19 @@
-#include "metrics/image_set.h"
+#include "diffusion/image_set.h"
 
 #include <torch/types.h>
 
 #include "diffusion/image.h"
 #include "runtime/hash.h"
-#include "runtime/progress.h"
 #include "runtime/tensors.h"
 #include "tests/metrics/tiny_models.h"
 #include "tests/support/thrown.h"
 
 #include <doctest/doctest.h>
 
-namespace laptopdiff::metrics {
+namespace laptopdiff::diffusion {
 namespace {
 
 using runtime::ExitCode;
-
-// Holds progress back while a test runs.
-struct Quiet {
-  Quiet() { runtime::set_verbosity(runtime::Verbosity::quiet); }
-  ~Quiet() { runtime::set_verbosity(runtime::Verbosity::normal); }
-};
 
 test::Thrown numbered_failure(const test::TemporaryFolder& folder) {
   return test::thrown_by([&] { ImageSet::open_numbered(folder.path()); });
@@ -32,7 +25,7 @@ test::Thrown reference_failure(const test::TemporaryFolder& folder) {
 TEST_CASE("numbered pictures come in order, other files are left alone") {
   const test::TemporaryFolder folder;
   const at::Tensor pictures = test::noise_pictures(3, 5, 3);
-  for (const int i : {2, 0, 1}) diffusion::write_png(folder / ("00000" + std::to_string(i) + ".png"), pictures[i]);
+  for (const int i : {2, 0, 1}) write_png(folder / ("00000" + std::to_string(i) + ".png"), pictures[i]);
   test::put_bytes(folder / "run.json", "{}");
   const ImageSet set = ImageSet::open_numbered(folder.path());
   REQUIRE(set.count() == 3);
@@ -43,7 +36,7 @@ TEST_CASE("a data folder is read from its tensor, and goes before PNG files") {
   const test::TemporaryFolder folder;
   const at::Tensor pictures = test::noise_pictures(4, 5, 1);
   runtime::write_tensors(folder / "images.safetensors", {{"images", pictures}});
-  diffusion::write_png(folder / "x.png", pictures[0]);
+  write_png(folder / "x.png", pictures[0]);
   ImageSet set = ImageSet::open_reference(folder.path());
   CHECK(set.count() == 4);
   CHECK(at::equal(set.picture(3), pictures[3]));
@@ -55,36 +48,14 @@ TEST_CASE("a data folder is read from its tensor, and goes before PNG files") {
 TEST_CASE("a digest knows names and contents of the pictures in the set") {
   const test::TemporaryFolder folder;
   const at::Tensor pictures = test::noise_pictures(3, 5, 3);
-  diffusion::write_png(folder / "a.png", pictures[0]);
-  diffusion::write_png(folder / "b.png", pictures[1]);
+  write_png(folder / "a.png", pictures[0]);
+  write_png(folder / "b.png", pictures[1]);
   const std::string before = ImageSet::open_reference(folder.path()).digest();
   CHECK(ImageSet::open_reference(folder.path()).digest() == before);
   SUBCASE("another name") { std::filesystem::rename(folder / "b.png", folder / "c.png"); }
-  SUBCASE("another picture") { diffusion::write_png(folder / "b.png", pictures[2]); }
-  SUBCASE("one more") { diffusion::write_png(folder / "c.png", pictures[2]); }
+  SUBCASE("another picture") { write_png(folder / "b.png", pictures[2]); }
+  SUBCASE("one more") { write_png(folder / "c.png", pictures[2]); }
   CHECK(ImageSet::open_reference(folder.path()).digest() != before);
-}
-
-TEST_CASE("batches hold all pictures, and sizes are noted") {
-  const Quiet quiet;
-  const test::TemporaryFolder folder;
-  for (int i = 0; i < 5; ++i) {
-    diffusion::write_png(folder / ("00000" + std::to_string(i) + ".png"),
-                         at::full({3, i == 3 ? 7 : 4, 3}, i, at::kByte));
-  }
-  ImageSet set = ImageSet::open_numbered(folder.path());
-  std::vector<int> seen;
-  const auto visit = [&](const std::vector<at::Tensor>& pictures) {
-    CHECK(pictures.size() <= 2);
-    for (const at::Tensor& picture : pictures) seen.push_back(picture[0][0][0].item<int>());
-  };
-  const SizeRange sizes = for_each_batch(set, 2, "pictures", visit);
-  CHECK(seen == std::vector<int>{0, 1, 2, 3, 4});
-  CHECK(sizes.mixed);
-  CHECK(sizes.smallest == PictureSize{3, 4});
-  CHECK(sizes.largest == PictureSize{3, 7});
-  set.limit(3);
-  CHECK_FALSE(for_each_batch(set, 2, "pictures", visit).mixed);
 }
 
 TEST_CASE("a folder that is no set of pictures says why") {
@@ -105,11 +76,11 @@ TEST_CASE("a folder that is no set of pictures says why") {
   }
   SUBCASE("a gap") {
     for (const char* name : {"000000.png", "000002.png"})
-      diffusion::write_png(folder / name, at::zeros({2, 2, 3}, at::kByte));
+      write_png(folder / name, at::zeros({2, 2, 3}, at::kByte));
     CHECK(numbered_failure(folder).says("000001.png is missing among 2 .png files; picture i belongs to prompt i"));
   }
   SUBCASE("another name") {
-    diffusion::write_png(folder / "cat.png", at::zeros({2, 2, 3}, at::kByte));
+    write_png(folder / "cat.png", at::zeros({2, 2, 3}, at::kByte));
     CHECK(numbered_failure(folder).says("000000.png is missing among 1 .png files"));
   }
   SUBCASE("a picture that cannot be read") {
@@ -136,5 +107,21 @@ TEST_CASE("a folder that is no set of pictures says why") {
   }
 }
 
+TEST_CASE("named pictures come in the order of their names, and stay inside the folder") {
+  const test::TemporaryFolder folder;
+  const at::Tensor pictures = test::noise_pictures(2, 5, 3);
+  std::filesystem::create_directory(folder / "sub");
+  write_png(folder / "b.png", pictures[0]);
+  write_png(folder / "sub" / "a..b.png", pictures[1]);
+  const ImageSet set = ImageSet::open_named(folder.path(), {"sub/a..b.png", "sub/../b.png"});
+  CHECK(at::equal(set.picture(0), pictures[1]));
+  CHECK(at::equal(set.picture(1), pictures[0]));
+  for (const char* name : {"../x.png", "/x.png", "sub/../../x.png", ""}) {
+    const auto thrown = test::thrown_by([&] { ImageSet::open_named(folder.path(), {name}); });
+    CHECK(thrown.code == ExitCode::bad_input);
+    CHECK(thrown.says("leaves the folder"));
+  }
+}
+
 }  // namespace
-}  // namespace laptopdiff::metrics
+}  // namespace laptopdiff::diffusion

@@ -1,4 +1,4 @@
-#include "metrics/image_set.h"
+#include "diffusion/image_set.h"
 
 #include <torch/types.h>
 
@@ -7,11 +7,9 @@
 #include "diffusion/image.h"
 #include "runtime/error.h"
 #include "runtime/hash.h"
-#include "runtime/progress.h"
-#include "runtime/stop.h"
 #include "runtime/tensors.h"
 
-namespace laptopdiff::metrics {
+namespace laptopdiff::diffusion {
 namespace {
 
 using namespace runtime;
@@ -40,15 +38,6 @@ at::Tensor read_images_tensor(const fs::path& path) {
                       sizes_text(images));
   }
   return images;
-}
-
-void note_size(const at::Tensor& picture, bool first, SizeRange& sizes) {
-  const PictureSize size{picture.size(0), picture.size(1)};
-  const auto area = [](const PictureSize& s) { return s.height * s.width; };
-  if (first) sizes.first = sizes.smallest = sizes.largest = size;
-  if (area(size) < area(sizes.smallest)) sizes.smallest = size;
-  if (area(size) > area(sizes.largest)) sizes.largest = size;
-  sizes.mixed = sizes.mixed || size != sizes.first;
 }
 
 }  // namespace
@@ -96,10 +85,23 @@ ImageSet ImageSet::open_reference(const fs::path& folder) {
   return set;
 }
 
+ImageSet ImageSet::open_named(const fs::path& folder, const std::vector<std::string>& names) {
+  check_folder(folder);
+  ImageSet set(folder);
+  for (const std::string& name : names) {
+    const fs::path relative = fs::path(name).lexically_normal();
+    const bool leaves = relative.is_absolute() || relative.empty() || *relative.begin() == "..";
+    if (leaves) throw input_error(folder.string(), ": the file name `", name, "` leaves the folder");
+    set.files_.push_back(folder / relative);
+  }
+  set.count_ = static_cast<std::int64_t>(names.size());
+  return set;
+}
+
 at::Tensor ImageSet::picture(std::int64_t index) const {
   TORCH_CHECK(index >= 0 && index < count_, "ImageSet: picture ", index, " of ", count_);
   if (images_.defined()) return images_[index];
-  return diffusion::read_png(files_[static_cast<std::size_t>(index)]);
+  return read_png(files_[static_cast<std::size_t>(index)]);
 }
 
 void ImageSet::limit(std::int64_t count) {
@@ -114,24 +116,4 @@ std::string ImageSet::digest() const {
   return hash.hex();
 }
 
-SizeRange for_each_batch(const ImageSet& images, std::int64_t batch, const std::string& stage,
-                         const BatchVisitor& visit) {
-  TORCH_CHECK(batch > 0, "for_each_batch: batch must be positive, is ", batch);
-  SizeRange sizes;
-  Progress progress(stage, images.count(), "pictures");
-  for (std::int64_t from = 0; from < images.count(); from += batch) {
-    if (stop_requested()) throw Error(ExitCode::interrupted, "interrupted; nothing was written");
-    const std::int64_t to = std::min(images.count(), from + batch);
-    std::vector<at::Tensor> pictures;
-    for (std::int64_t i = from; i < to; ++i) {
-      pictures.push_back(images.picture(i));
-      note_size(pictures.back(), i == 0, sizes);
-    }
-    visit(pictures);
-    progress.update(to);
-  }
-  progress.finish();
-  return sizes;
-}
-
-}  // namespace laptopdiff::metrics
+}  // namespace laptopdiff::diffusion
