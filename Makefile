@@ -73,10 +73,14 @@ bench: build venv ## the benchmarks of experiments/bench
 	done
 
 .PHONY: lint lint-full format
-lint: $(BUILD)/build.ninja $(BUILD)/.lint-packages-ready ## clang-format on all, clang-tidy on the torch-free sources
-	@python3 third_party/lint.py --build $(BUILD) -j $(JOBS)
-lint-full: $(BUILD)/build.ninja $(BUILD)/.lint-packages-ready ## the same with clang-tidy on every source (long)
-	@python3 third_party/lint.py --build $(BUILD) -j $(JOBS) --full
+lint: build-lint/build.ninja $(BUILD)/.lint-packages-ready ## clang-format on all, clang-tidy on the torch-free sources
+	@python3 third_party/lint.py --build build-lint -j $(JOBS)
+lint-full: build-lint/build.ninja $(BUILD)/.lint-packages-ready ## the same with clang-tidy on every source (long)
+	@python3 third_party/lint.py --build build-lint -j $(JOBS) --full
+# Only configured: a build with a command for each source, as clang-tidy and editors want it.
+build-lint/build.ninja: CMakePresets.json $(BUILD)/.packages-ready $(if $(Torch_DIR),always,) | $(TORCH_READY)
+	@cmake --preset lint $(TORCH_FLAGS) >/dev/null
+	@touch $@
 format: $(BUILD)/.lint-packages-ready ## rewrite the sources as clang-format wants them
 	@python3 third_party/lint.py --format
 
@@ -91,11 +95,11 @@ deps-bundle: ## fill .deps/ with the header packages, for machines without them
 
 .PHONY: venv
 venv: $(BUILD)/.packages-ready ## the virtual environment .venv (torch, and Python for parity tests)
-	@third_party/venv.sh $(VENV) third_party/requirements.txt torch diffusers transformers safetensors scipy PIL pytest
+	@third_party/venv.sh $(VENV) third_party/requirements.txt torch diffusers transformers safetensors scipy PIL pytest xdist
 
 .PHONY: clean
 clean: ## remove the build folders (.venv, data and runs stay)
-	rm -rf build build-asan build-cpu build-cuda
+	rm -rf build build-asan build-cpu build-cuda build-lint
 
 $(BUILD)/.packages-ready: third_party/packages.sh
 	@third_party/packages.sh build

@@ -6,6 +6,7 @@ failure, so that a broken set-up cannot look green. Exit status 0 only when noth
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def run_doctest(program, fast):
 def run_pytest(fast):
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "--no-header", f"--junitxml={report}"]
+        # Most of a test of the command line is starting the program, on one core.
+        workers = str(min(os.cpu_count() or 1, 8))
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-n", workers, f"--junitxml={report}"]
         if fast:
             command += ["-m", "not slow"]
         status = subprocess.run(command, cwd=ROOT).returncode

@@ -17,7 +17,7 @@
 namespace laptopdiff::experiments {
 namespace {
 
-constexpr std::int64_t kMaxLatent = 1 << 16;
+constexpr std::int64_t kMaxLatentSide = 1 << 16;
 
 struct SampleVerbOptions {
   std::string pipeline, unet, spec, prompts, scheduler, latents, output;
@@ -115,8 +115,8 @@ void run_sample(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<SampleVerbOptions>(invocation, {"pipeline"});
   require_option(options.pipeline, "PIPELINE", invocation);
   require_option(options.output, "--output", invocation);
-  if (options.latent < 0 || options.latent > kMaxLatent) {
-    throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatent, ", or 0 for the U-Net's");
+  if (options.latent < 0 || options.latent > kMaxLatentSide) {
+    throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatentSide, ", or 0 for the U-Net's");
   }
   if (options.steps < 1 || options.batch < 1 || options.seed < 0 || options.count < 0) {
     throw runtime::usage_error("sample: --steps and --batch must be at least 1, --seed and --count at least 0");

@@ -12,9 +12,9 @@ namespace {
 
 using runtime::ExitCode;
 
-class Folder {
+class ClassifierFolder {
  public:
-  Folder() { test::put_classifier(path()); }
+  ClassifierFolder() { test::put_classifier(path()); }
   std::filesystem::path path() const { return folder_ / "classifier"; }
   Classifier load() const { return Classifier::load(path(), at::kCPU); }
   void put_weights(const runtime::TensorMap& weights) const {
@@ -32,7 +32,7 @@ test::Thrown config_failure(const char* key, const runtime::Json& value) {
 }
 
 TEST_CASE("a classifier gives logits of its pooled features") {
-  const Classifier model = Folder().load();
+  const Classifier model = ClassifierFolder().load();
   const ClassifierOutput out = model.run(test::noise_pictures(5, 8, 3).unbind(0));
   REQUIRE(out.features.sizes() == at::IntArrayRef{5, 2});
   const auto weights = test::classifier_weights();
@@ -44,13 +44,13 @@ TEST_CASE("a classifier gives logits of its pooled features") {
 }
 
 TEST_CASE("a classifier uses stored statistics, so a picture's logits do not depend on its batch") {
-  const Classifier model = Folder().load();
+  const Classifier model = ClassifierFolder().load();
   const std::vector<at::Tensor> pictures = test::noise_pictures(4, 8, 3).unbind(0);
   CHECK(at::allclose(model.run(pictures).logits[2], model.run({pictures[2]}).logits[0], 1e-5, 1e-6));
 }
 
 TEST_CASE("counters of training are no weights") {
-  const Folder folder;
+  const ClassifierFolder folder;
   auto weights = test::classifier_weights();
   weights["resnet.embedder.embedder.normalization.num_batches_tracked"] = torch::tensor(7);
   folder.put_weights(weights);
@@ -58,7 +58,7 @@ TEST_CASE("counters of training are no weights") {
 }
 
 TEST_CASE("a class is found by name, then by number") {
-  const Classifier model = Folder().load();
+  const Classifier model = ClassifierFolder().load();
   CHECK(model.class_of("shirt", "labels.txt line 1") == 1);
   CHECK(model.class_of("2", "labels.txt line 1") == 2);
   const auto thrown = test::thrown_by([&] { model.class_of("shirts", "labels.txt line 4"); });
@@ -72,7 +72,7 @@ TEST_CASE("a class is found by name, then by number") {
 }
 
 TEST_CASE("weights that do not fit a classifier's config are listed") {
-  const Folder folder;
+  const ClassifierFolder folder;
   auto weights = test::classifier_weights();
   weights.erase("classifier.1.bias");
   weights["fc.bias"] = at::zeros({3});
@@ -97,7 +97,7 @@ TEST_CASE("a classifier's config that cannot be is refused, naming the field") {
 }
 
 TEST_CASE("nothing cannot be classified") {
-  const Folder folder;
+  const ClassifierFolder folder;
   CHECK(test::thrown_by([&] { folder.load().run({}); }).says("no pictures to classify"));
 }
 

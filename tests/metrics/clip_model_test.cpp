@@ -15,9 +15,9 @@ namespace {
 
 using runtime::ExitCode;
 
-class Folder {
+class ClipFolder {
  public:
-  Folder() { test::put_clip(path()); }
+  ClipFolder() { test::put_clip(path()); }
   std::filesystem::path path() const { return folder_ / "clip"; }
   ClipModel load() const { return ClipModel::load(path(), at::kCPU); }
   test::Thrown failure() const {
@@ -33,7 +33,7 @@ class Folder {
 };
 
 TEST_CASE("CLIP embeddings have length one, whatever the size and colour of the picture") {
-  const ClipModel model = Folder().load();
+  const ClipModel model = ClipFolder().load();
   const at::Tensor colour = test::noise_pictures(1, 9, 3)[0], grey = test::noise_pictures(1, 6, 1)[0];
   const at::Tensor embeds = model.image_embeds(std::vector<at::Tensor>{colour, grey});
   REQUIRE(embeds.sizes() == at::IntArrayRef{2, 3});
@@ -43,7 +43,7 @@ TEST_CASE("CLIP embeddings have length one, whatever the size and colour of the 
 }
 
 TEST_CASE("CLIP gives a picture or a text the same embedding in any company") {
-  const ClipModel model = Folder().load();
+  const ClipModel model = ClipFolder().load();
   const at::Tensor pictures = test::noise_pictures(70, 4, 3);  // more than one part
   const at::Tensor embeds = model.image_embeds(pictures);
   CHECK(at::allclose(embeds[69], model.image_embeds(pictures.narrow(0, 69, 1))[0], 1e-5, 1e-6));
@@ -52,7 +52,7 @@ TEST_CASE("CLIP gives a picture or a text the same embedding in any company") {
 }
 
 TEST_CASE("a CLIP model keeps its logit scale as a logarithm") {
-  const Folder folder;
+  const ClipFolder folder;
   auto weights = test::clip_weights();
   weights["logit_scale"] = torch::tensor(2.5f);
   folder.put_weights(weights);
@@ -60,7 +60,7 @@ TEST_CASE("a CLIP model keeps its logit scale as a logarithm") {
 }
 
 TEST_CASE("tables and sections of old CLIP files are read") {
-  const Folder folder;
+  const ClipFolder folder;
   const at::Tensor pictures = test::noise_pictures(2, 4, 3);
   const at::Tensor before = folder.load().image_embeds(pictures);
   auto weights = test::clip_weights();
@@ -78,7 +78,7 @@ TEST_CASE("tables and sections of old CLIP files are read") {
 }
 
 TEST_CASE("weights that do not fit a CLIP config are listed") {
-  const Folder folder;
+  const ClipFolder folder;
   auto weights = test::clip_weights();
   SUBCASE("of the vision tower") {
     weights.erase("vision_model.pre_layrnorm.bias");
@@ -102,7 +102,7 @@ TEST_CASE("weights that do not fit a CLIP config are listed") {
 }
 
 TEST_CASE("a CLIP folder with a part missing names it") {
-  const Folder folder;
+  const ClipFolder folder;
   for (const char* name : {"config.json", "model.safetensors", "preprocessor_config.json", "vocab.json"}) {
     CAPTURE(name);
     const std::string bytes = test::get_bytes(folder.path() / name);
@@ -131,7 +131,7 @@ TEST_CASE("a CLIP config that cannot be is refused, naming the field") {
 }
 
 TEST_CASE("CLIP says what it cannot embed") {
-  const Folder folder;
+  const ClipFolder folder;
   SUBCASE("nothing") {
     CHECK(test::thrown_by([&] { folder.load().image_embeds(std::vector<at::Tensor>{}); }).says("no pictures to embed"));
     CHECK(test::thrown_by([&] { folder.load().text_embeds({}); }).says("no texts to embed"));

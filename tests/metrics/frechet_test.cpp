@@ -5,17 +5,13 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/metrics/tiny_models.h"
 #include "tests/support/thrown.h"
 
 #include <doctest/doctest.h>
 
 namespace laptopdiff::metrics {
 namespace {
-
-at::Tensor noise(std::int64_t count, std::int64_t width, std::int64_t seed) {
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<std::uint64_t>(seed));
-  return at::randn({count, width}, generator, at::kDouble);
-}
 
 FeatureStatistics statistics(const at::Tensor& features, const std::string& name = "generated") {
   FeatureStatistics statistics(name);
@@ -36,7 +32,7 @@ TEST_CASE("mean and covariance of three points, by hand") {
 }
 
 TEST_CASE("parts give what the whole gives, also far from zero") {
-  const at::Tensor features = noise(101, 7, 1) + 1e6;
+  const at::Tensor features = test::noise_features(101, 7, 1) + 1e6;
   FeatureStatistics parts("generated");
   for (const at::Tensor& part : features.split(13)) parts.add(part);
   parts.add(features.narrow(0, 0, 0));  // an empty part changes nothing
@@ -48,13 +44,13 @@ TEST_CASE("parts give what the whole gives, also far from zero") {
 }
 
 TEST_CASE("a set has no distance to itself") {
-  CHECK(distance(noise(50, 6, 2), noise(50, 6, 2)) == doctest::Approx(0).epsilon(1e-10));
+  CHECK(distance(test::noise_features(50, 6, 2), test::noise_features(50, 6, 2)) == doctest::Approx(0).epsilon(1e-10));
   // Singular covariances: eigenvalues near 1e-16 leave roots near 1e-8.
-  CHECK(distance(noise(10, 30, 2), noise(10, 30, 2)) < 1e-6);
+  CHECK(distance(test::noise_features(10, 30, 2), test::noise_features(10, 30, 2)) < 1e-6);
 }
 
 TEST_CASE("a shift by s costs |s|^2 and nothing else") {
-  const at::Tensor x = noise(200, 5, 3);
+  const at::Tensor x = test::noise_features(200, 5, 3);
   const at::Tensor shift = torch::tensor({1.0, -2.0, 0.0, 0.5, 3.0}, at::kDouble);
   const FrechetDistance moved = frechet_distance(statistics(x), statistics(x + shift));
   CHECK(moved.mean_term == doctest::Approx(14.25));
@@ -71,7 +67,7 @@ TEST_CASE("Gaussians with known answers") {
     CHECK(d.value == doctest::Approx(9 + 9));
   }
   SUBCASE("covariances that commute: the sum of (sqrt l1 - sqrt l2)^2") {
-    const at::Tensor q = std::get<0>(at::linalg_qr(noise(4, 4, 4)));
+    const at::Tensor q = std::get<0>(at::linalg_qr(test::noise_features(4, 4, 4)));
     const at::Tensor l1 = torch::tensor({1.0, 4.0, 9.0, 0.0}, at::kDouble),
                      l2 = torch::tensor({16.0, 4.0, 0.0, 1.0}, at::kDouble);
     const auto d = gaussians({0, 0, 0, 0}, q.mm(at::diag(l1)).mm(q.t()), {0, 0, 0, 0}, q.mm(at::diag(l2)).mm(q.t()));
@@ -87,22 +83,24 @@ TEST_CASE("Gaussians with known answers") {
 }
 
 TEST_CASE("the distance is symmetric, and turning both sets changes nothing") {
-  const at::Tensor x = noise(80, 6, 5), y = noise(90, 6, 6).mm(noise(6, 6, 7)) + 0.3;
-  const at::Tensor turn = std::get<0>(at::linalg_qr(noise(6, 6, 8)));
+  const at::Tensor x = test::noise_features(80, 6, 5),
+                   y = test::noise_features(90, 6, 6).mm(test::noise_features(6, 6, 7)) + 0.3;
+  const at::Tensor turn = std::get<0>(at::linalg_qr(test::noise_features(6, 6, 8)));
   CHECK(distance(x, y) == doctest::Approx(distance(y, x)));
   CHECK(distance(x.mm(turn), y.mm(turn)) == doctest::Approx(distance(x, y)));
   CHECK(distance(3 * x, 3 * y) == doctest::Approx(9 * distance(x, y)));
 }
 
 TEST_CASE("a side with no more samples than features is warned about, by name") {
-  const FrechetDistance few = frechet_distance(statistics(noise(6, 6, 9)), statistics(noise(7, 6, 10), "reference"));
+  const FrechetDistance few = frechet_distance(statistics(test::noise_features(6, 6, 9)),
+                                               statistics(test::noise_features(7, 6, 10), "reference"));
   REQUIRE(few.warnings.size() == 1);
   CHECK(few.warnings[0].find("the generated covariance is singular: 6 samples for 6 features") != std::string::npos);
 }
 
 TEST_CASE("what has no covariance says so") {
   SUBCASE("one sample") {
-    const auto thrown = test::thrown_by([] { statistics(noise(1, 3, 1), "reference").covariance(); });
+    const auto thrown = test::thrown_by([] { statistics(test::noise_features(1, 3, 1), "reference").covariance(); });
     CHECK(thrown.code == runtime::ExitCode::bad_input);
     CHECK(thrown.says("reference features: a covariance needs at least 2 samples, there are 1"));
   }
@@ -111,8 +109,8 @@ TEST_CASE("what has no covariance says so") {
         test::thrown_by([] { FeatureStatistics("generated").mean(); }).says("generated features: a covariance needs"));
   }
   SUBCASE("NaN, in a later part") {
-    FeatureStatistics side = statistics(noise(5, 3, 1), "reference");
-    at::Tensor bad = noise(4, 3, 2);
+    FeatureStatistics side = statistics(test::noise_features(5, 3, 1), "reference");
+    at::Tensor bad = test::noise_features(4, 3, 2);
     bad[2][1] = std::numeric_limits<double>::quiet_NaN();
     const auto thrown = test::thrown_by([&] { side.add(bad); });
     CHECK(thrown.code == runtime::ExitCode::non_finite);
@@ -120,11 +118,13 @@ TEST_CASE("what has no covariance says so") {
     CHECK(side.count() == 5);
   }
   SUBCASE("another width later") {
-    FeatureStatistics side = statistics(noise(5, 3, 1));
-    CHECK(test::thrown_by([&] { side.add(noise(5, 4, 1)); }).says("generated features: width 4 after width 3"));
+    FeatureStatistics side = statistics(test::noise_features(5, 3, 1));
+    CHECK(test::thrown_by([&] {
+            side.add(test::noise_features(5, 4, 1));
+          }).says("generated features: width 4 after width 3"));
   }
   SUBCASE("different widths") {
-    const auto thrown = test::thrown_by([] { distance(noise(5, 3, 1), noise(5, 4, 1)); });
+    const auto thrown = test::thrown_by([] { distance(test::noise_features(5, 3, 1), test::noise_features(5, 4, 1)); });
     CHECK(thrown.says("generated features have width 3, reference features 4"));
   }
   SUBCASE("a mean that does not fit") {

@@ -4,16 +4,13 @@
 
 #include <limits>
 
+#include "tests/metrics/tiny_models.h"
 #include "tests/support/thrown.h"
 
 #include <doctest/doctest.h>
 
 namespace laptopdiff::metrics {
 namespace {
-
-at::Tensor noise(std::int64_t count, std::int64_t width, std::uint64_t seed) {
-  return at::randn({count, width}, at::make_generator<at::CPUGeneratorImpl>(seed), at::kDouble);
-}
 
 TEST_CASE("two points a side, by hand") {
   // D = 1: k(a, b) = (ab + 1)^3. x = {0, 1}, y = {1, 2}: k_xx off = 1, 1; k_yy off = 27, 27; k_xy = 1, 1, 8, 27.
@@ -26,7 +23,7 @@ TEST_CASE("two points a side, by hand") {
 }
 
 TEST_CASE("draws from one distribution are near zero, a shift is not") {
-  const at::Tensor x = noise(400, 8, 1), y = noise(500, 8, 2);
+  const at::Tensor x = test::noise_features(400, 8, 1), y = test::noise_features(500, 8, 2);
   const KernelDistanceOptions options{7, 20, 200};
   const KernelDistance same = kernel_distance(x, y, options);
   CHECK(std::abs(same.mean) < 3 * same.standard_deviation);
@@ -34,21 +31,21 @@ TEST_CASE("draws from one distribution are near zero, a shift is not") {
 }
 
 TEST_CASE("a seed fixes the subsets") {
-  const at::Tensor x = noise(50, 4, 1), y = noise(60, 4, 2);
+  const at::Tensor x = test::noise_features(50, 4, 1), y = test::noise_features(60, 4, 2);
   CHECK(kernel_distance(x, y, {7, 5, 20}).mean == kernel_distance(x, y, {7, 5, 20}).mean);
   CHECK(kernel_distance(x, y, {7, 5, 20}).mean != kernel_distance(x, y, {8, 5, 20}).mean);
 }
 
 TEST_CASE("what cannot be measured says so") {
-  const at::Tensor x = noise(5, 3, 1);
+  const at::Tensor x = test::noise_features(5, 3, 1);
   SUBCASE("too few samples") {
-    const auto thrown = test::thrown_by([&] { kernel_distance(noise(9, 3, 1), x, {0, 1, 6}); });
+    const auto thrown = test::thrown_by([&] { kernel_distance(test::noise_features(9, 3, 1), x, {0, 1, 6}); });
     CHECK(thrown.code == runtime::ExitCode::bad_input);
     CHECK(thrown.says("5 reference samples, a subset takes 6"));
   }
   SUBCASE("different widths") {
     CHECK(test::thrown_by([&] {
-            kernel_distance(x, noise(5, 4, 1), {0, 1, 3});
+            kernel_distance(x, test::noise_features(5, 4, 1), {0, 1, 3});
           }).says("[5, 3] and reference features [5, 4]"));
   }
   SUBCASE("Inf") {

@@ -127,4 +127,9 @@ inline at::Tensor noise_pictures(std::int64_t count, std::int64_t side, std::int
   return at::randint(0, 256, {count, side, side, channels}, generator, at::kByte);
 }
 
+// F64 [count, width], standard normal.
+inline at::Tensor noise_features(std::int64_t count, std::int64_t width, std::uint64_t seed) {
+  return at::randn({count, width}, at::make_generator<at::CPUGeneratorImpl>(seed), at::kDouble);
+}
+
 }  // namespace laptopdiff::test
