@@ -1,8 +1,10 @@
 """Trains the demo's teacher: a text-to-image latent diffusion pipeline with the topology of Stable Diffusion 1.x.
 
-Stage `vae` trains the autoencoder. Stage `denoiser` trains the U-Net and the text encoder together on its latents,
-by the plain noise-prediction loss, with captions dropped now and then for classifier-free guidance. The result is
-a diffusers StableDiffusionPipeline folder in fp16, made of the EMA weights, with published key names.
+Stage `vae` trains the autoencoder. Stage `text` trains the text encoder to read captions: from the hidden state of
+every token after the text it must tell the class and the attributes. As in Stable Diffusion it is then frozen. Stage
+`denoiser` trains the U-Net on latents and hidden states by the noise-prediction loss, weighted towards high noise
+(`timestep_weights`), with captions dropped now and then for classifier-free guidance. The result is a diffusers
+StableDiffusionPipeline folder in fp16, made of the EMA weights, with published key names.
 
     python experiments/demo/train_teacher.py --data DIR -o DIR --minutes 6.5
 
@@ -28,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from data import CLASS_NAMES, load_split
+from data import ATTRIBUTE_WORDS, CLASS_NAMES, load_split
 from tokenizer import build_tokenizer
 from training import Stage, add_training_flags, autocast, prepare_device, stage_options, write_summary
 
@@ -37,6 +39,10 @@ CAPTION_DROPOUT = 0.1
 # Weight of the KL term against a reconstruction loss averaged over pixels, both per element.
 KL_WEIGHT = 1e-5
 TIMESTEP_BINS = 4
+# The error of the picture that the noise prediction implies is 1 / alpha_cumprod times the error of the noise; with
+# plain weights the class and the layout, settled at high noise, are learned last. The cap keeps the gradient calm.
+WEIGHT_CAP = 10.0
+TEXT_STEPS = 300
 VALIDATION_ROWS = 2048
 SAMPLES_PER_CLASS = 8
 
@@ -90,6 +96,15 @@ def make_text_encoder(vocabulary: int) -> CLIPTextModel:
     )
 
 
+def start_as_identity(module: nn.Module) -> nn.Module:
+    """Zeroes the last layer of every residual branch, as the authors of these networks start them."""
+    for name, layer in module.named_modules():
+        if name.endswith(("conv2", "proj_out")) or (name.endswith("to_out.0") and isinstance(module, AutoencoderKL)):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return module
+
+
 def make_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         beta_start=0.00085,
@@ -115,11 +130,25 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     return tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
 
 
-def caption_ids(tokenizer: CLIPTokenizer, rows: list[dict[str, Any]]) -> Tensor:
-    # There are a few hundred different captions and tens of thousands of rows.
-    captions = sorted({row["text"] for row in rows})
-    position = {text: i for i, text in enumerate(captions)}
-    return tokenize(tokenizer, captions)[[position[row["text"]] for row in rows]]
+def timestep_weights(alphas_cumprod: Tensor) -> Tensor:
+    """Returns the loss weight of each timestep, with mean 1."""
+    weights = (1 / alphas_cumprod).clamp(max=WEIGHT_CAP)
+    return weights / weights.mean()
+
+
+class Captions:
+    """The different captions of some rows: a few hundred, where the rows are tens of thousands."""
+
+    def __init__(self, tokenizer: CLIPTokenizer, rows: list[dict[str, Any]]) -> None:
+        first = {row["text"]: row for row in rows}
+        texts = sorted(first)
+        position = {text: i for i, text in enumerate(texts)}
+        self.ids = tokenize(tokenizer, texts)  # [K, 77]
+        # What each caption says: the class, then the third of each attribute.
+        self.answers = torch.tensor(
+            [[r["label"], *(r["attributes"][a] + 1 for a in ATTRIBUTE_WORDS)] for r in map(first.get, texts)]
+        )  # [K, 4]
+        self.of_row = torch.tensor([position[row["text"]] for row in rows])
 
 
 @torch.no_grad()
@@ -134,9 +163,9 @@ def latent_moments(vae: AutoencoderKL, images: Tensor, batch: int = 1024) -> Ten
 
 @torch.no_grad()
 def denoising_loss(
-    unet: nn.Module, text_encoder: nn.Module, latents: Tensor, ids: Tensor, scheduler: DDIMScheduler, batch: int = 512
+    unet: nn.Module, latents: Tensor, contexts: Tensor, scheduler: DDIMScheduler, batch: int = 256
 ) -> dict[str, Any]:
-    """Returns the noise-prediction error on scaled latents, overall and by quarter of the schedule.
+    """Returns the noise-prediction error on scaled latents, not weighted, overall and by quarter of the schedule.
 
     Timesteps are spread evenly over the rows and the noise is fixed, so that two models see the same inputs.
     """
@@ -147,8 +176,7 @@ def denoising_loss(
     noisy = scheduler.add_noise(latents, noise, timesteps)
     errors = []
     for rows in torch.arange(count, device=latents.device).split(batch):
-        context = text_encoder(ids[rows]).last_hidden_state
-        predicted = unet(noisy[rows], timesteps[rows], context).sample
+        predicted = unet(noisy[rows], timesteps[rows], contexts[rows]).sample
         errors.append((predicted.float() - noise[rows]).square().mean((1, 2, 3)))
     error, which = torch.cat(errors), timesteps * TIMESTEP_BINS // steps
     return {
@@ -180,25 +208,71 @@ def train_vae(
         psnr = 10 * torch.log10(4 / torch.cat(squared).mean())
         return {"val_l1": torch.cat(absolute).mean().item(), "val_psnr": psnr.item()}
 
-    options = stage_options(args, "vae", learning_rate=1e-3, steps=args.vae_steps, minutes=args.vae_minutes)
-    stage = Stage(options, {"vae": make_vae()}, loss, evaluate, device, args.seed, state)
+    options = stage_options(args, "vae", learning_rate=2e-3, steps=args.vae_steps, minutes=args.vae_minutes)
+    stage = Stage(options, {"vae": start_as_identity(make_vae())}, loss, evaluate, device, args.seed, state)
     summary = stage.run()
     return stage.ema["vae"], summary
+
+
+def train_text_encoder(
+    args: argparse.Namespace, vocabulary: int, captions: Captions, device: torch.device, state: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    ids, answers = captions.ids.to(device), captions.answers.to(device)
+    sizes = [len(CLASS_NAMES)] + [3] * len(ATTRIBUTE_WORDS)
+    # The first end-of-text token has read the whole caption, and so have all the tokens that pad it.
+    has_read = ids == vocabulary - 1
+    sample_count = min(args.batch, 32)
+
+    def read(modules: nn.ModuleDict, which: Tensor) -> tuple[Tensor, ...]:
+        hidden = modules["text_encoder"](ids[which]).last_hidden_state.float()
+        return modules["heads"](hidden).split(sizes, dim=-1)
+
+    def loss(modules: nn.ModuleDict, generator: torch.Generator) -> Tensor:
+        which = draw(len(ids), sample_count, generator)
+        weights = has_read[which].float()
+        weights = weights / weights.sum()
+        total = torch.zeros((), device=device)
+        for logits, answer in zip(read(modules, which), answers[which].T, strict=True):
+            losses = F.cross_entropy(logits.transpose(1, 2), answer[:, None].expand(weights.shape), reduction="none")
+            total = total + (losses * weights).sum()
+        return total
+
+    @torch.no_grad()
+    def evaluate(modules: nn.ModuleDict) -> dict[str, Any]:
+        everything = torch.arange(len(ids), device=device)
+        right = torch.stack(
+            [
+                (logits.argmax(-1) == answer[:, None]) | ~has_read
+                for logits, answer in zip(read(modules, everything), answers.T, strict=True)
+            ]
+        )
+        return {"read_right": right.all(0).all(1).float().mean().item()}
+
+    options = stage_options(args, "text", learning_rate=1e-3, steps=TEXT_STEPS, minutes=None)
+    modules = {"text_encoder": make_text_encoder(vocabulary), "heads": nn.Linear(CONTEXT_WIDTH, sum(sizes))}
+    stage = Stage(options, modules, loss, evaluate, device, args.seed + 2, state)
+    summary = stage.run()
+    return stage.ema["text_encoder"], summary
 
 
 def train_denoiser(
     args: argparse.Namespace,
     moments: Tensor,
-    ids: Tensor,
-    empty: Tensor,
+    contexts: Tensor,
+    which: Tensor,
     val: tuple[Tensor, Tensor],
     device: torch.device,
     state: Path,
-) -> tuple[nn.ModuleDict, dict[str, Any]]:
-    """Trains on latent moments [2, N, C, 16, 16] and token ids [N, T], both scaled and on the device already."""
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Trains on scaled latent moments [2, N, C, 16, 16] and, for row i, the hidden states contexts[which[i]].
+
+    Contexts [K + 1, T, D] end with those of the empty caption.
+    """
     scheduler = make_scheduler()
     signal = scheduler.alphas_cumprod.to(device).sqrt()
     spread = (1 - scheduler.alphas_cumprod).to(device).sqrt()
+    weights = timestep_weights(scheduler.alphas_cumprod.to(device))
+    empty = torch.full((), len(contexts) - 1, device=device)
 
     def loss(modules: nn.ModuleDict, generator: torch.Generator) -> Tensor:
         rows = draw(moments.shape[1], args.batch, generator)
@@ -207,19 +281,20 @@ def train_denoiser(
         t = draw(len(signal), args.batch, generator)
         noise = torch.randn(latents.shape, generator=generator, device=device)
         noisy = signal[t, None, None, None] * latents + spread[t, None, None, None] * noise
-        dropped = torch.rand((args.batch, 1), generator=generator, device=device) < CAPTION_DROPOUT
-        context = modules["text_encoder"](torch.where(dropped, empty, ids[rows])).last_hidden_state  # [B, T, 96]
-        return F.mse_loss(modules["unet"](noisy, t, context).sample.float(), noise)
+        dropped = torch.rand(args.batch, generator=generator, device=device) < CAPTION_DROPOUT
+        context = contexts[torch.where(dropped, empty, which[rows])]  # [B, T, D]
+        errors = (modules["unet"](noisy, t, context).sample.float() - noise).square().mean((1, 2, 3))
+        return (weights[t] * errors).mean()
 
     def evaluate(modules: nn.ModuleDict) -> dict[str, Any]:
         with autocast(device):
-            return denoising_loss(modules["unet"], modules["text_encoder"], *val, scheduler)
+            return denoising_loss(modules["unet"], *val, scheduler)
 
     options = stage_options(args, "denoiser", learning_rate=args.learning_rate, steps=args.steps, minutes=args.minutes)
-    modules = {"unet": make_unet(), "text_encoder": make_text_encoder(int(empty.max()) + 1)}
-    stage = Stage(options, modules, loss, evaluate, device, args.seed + 1, state)
+    unet = start_as_identity(make_unet())
+    stage = Stage(options, {"unet": unet}, loss, evaluate, device, args.seed + 1, state)
     summary = stage.run()
-    return stage.ema, summary
+    return stage.ema["unet"], summary
 
 
 def save_pipeline(folder: Path, pipeline: StableDiffusionPipeline, tokenizer: Path) -> None:
@@ -273,14 +348,21 @@ def train(args: argparse.Namespace, state: Path) -> None:
 
     build_tokenizer(args.data, state / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(state / "tokenizer")
-    ids = {split: caption_ids(tokenizer, rows[split]).to(device) for split in rows}
-    val = latent_moments(vae, images["val"][:VALIDATION_ROWS])[0] * scaling, ids["val"][:VALIDATION_ROWS]
-    empty = tokenize(tokenizer, [""]).to(device)
-    models, denoiser_summary = train_denoiser(args, moments * scaling, ids["train"], empty, val, device, state)
+    captions = {split: Captions(tokenizer, rows[split]) for split in rows}
+    text_encoder, text_summary = train_text_encoder(args, len(tokenizer), captions["train"], device, state)
+    with torch.no_grad():
+        empty = tokenize(tokenizer, [""])
+        contexts = text_encoder(torch.cat((captions["train"].ids, empty)).to(device)).last_hidden_state
+        val_contexts = text_encoder(captions["val"].ids.to(device)).last_hidden_state
+    val = (
+        latent_moments(vae, images["val"][:VALIDATION_ROWS])[0] * scaling,
+        val_contexts[captions["val"].of_row[:VALIDATION_ROWS].to(device)],
+    )
+    which = captions["train"].of_row.to(device)
+    unet, denoiser_summary = train_denoiser(args, moments * scaling, contexts, which, val, device, state)
     if args.probe:
         return
 
-    unet, text_encoder = models["unet"], models["text_encoder"]
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -305,13 +387,14 @@ def train(args: argparse.Namespace, state: Path) -> None:
         config={
             "caption_dropout": CAPTION_DROPOUT,
             "kl_weight": KL_WEIGHT,
+            "timestep_weight_cap": WEIGHT_CAP,
             "text_encoder": text_encoder.config.to_diff_dict(),
             **{
                 name: {key: value for key, value in dict(part.config).items() if not key.startswith("_")}
                 for name, part in (("scheduler", pipeline.scheduler), ("unet", unet), ("vae", vae))
             },
         },
-        stages={"vae": vae_summary, "denoiser": denoiser_summary},
+        stages={"vae": vae_summary, "text": text_summary, "denoiser": denoiser_summary},
     )
     os.replace(partial, args.output)
     size = sum(path.stat().st_size for path in args.output.rglob("*.safetensors"))
