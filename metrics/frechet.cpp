@@ -2,9 +2,9 @@
 
 #include <torch/types.h>
 
-#include <Eigen/Dense>
 #include <algorithm>
 
+#include "metrics/trace_of_root.h"
 #include "runtime/error.h"
 #include "runtime/tensors.h"
 
@@ -13,13 +13,6 @@ namespace {
 
 using namespace runtime;
 
-// Symmetric matrices only, so that torch's row order and Eigen's column order are the same.
-Eigen::MatrixXd symmetric(const at::Tensor& tensor) {
-  const at::Tensor plain = tensor.contiguous();
-  const auto side = static_cast<Eigen::Index>(plain.size(0));
-  return Eigen::Map<const Eigen::MatrixXd>(plain.const_data_ptr<double>(), side, side);
-}
-
 void check_finite(const at::Tensor& features, std::int64_t before, const std::string& name) {
   const at::Tensor bad = (~at::isfinite(features).all(1)).nonzero();
   if (bad.numel() == 0) return;
@@ -27,19 +20,9 @@ void check_finite(const at::Tensor& features, std::int64_t before, const std::st
                          before + bad[0][0].item<std::int64_t>());
 }
 
-Eigen::VectorXd roots(const Eigen::VectorXd& eigenvalues) {
-  return eigenvalues.cwiseMax(0.0).cwiseSqrt();  // rounding makes zeros slightly negative
-}
-
-double trace_of_root(const at::Tensor& covariance1, const at::Tensor& covariance2) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> first(symmetric(covariance1));
-  const Eigen::MatrixXd half = first.eigenvectors() * roots(first.eigenvalues()).asDiagonal();  // Q L^(1/2)
-  const Eigen::MatrixXd product = half.transpose() * symmetric(covariance2) * half;
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> second(product, Eigen::EigenvaluesOnly);
-  if (first.info() != Eigen::Success || second.info() != Eigen::Success) {
-    throw non_finite_error("Frechet distance: the eigenvalues of the covariances did not converge");
-  }
-  return roots(second.eigenvalues()).sum();
+double root_trace(const at::Tensor& covariance1, const at::Tensor& covariance2) {
+  const at::Tensor first = covariance1.contiguous(), second = covariance2.contiguous();
+  return trace_of_root(first.const_data_ptr<double>(), second.const_data_ptr<double>(), first.size(0));
 }
 
 void warn_if_singular(const FeatureStatistics& side, std::vector<std::string>& warnings) {
@@ -113,7 +96,7 @@ FrechetDistance frechet_distance(const at::Tensor& mean1, const at::Tensor& cova
   distance.mean_term = (mean1 - mean2).square().sum().item<double>();
   const double traces = (covariance1.trace() + covariance2.trace()).item<double>();
   // Never negative but for rounding: it is itself a squared (Bures) distance.
-  distance.covariance_term = std::max(traces - 2 * trace_of_root(covariance1, covariance2), 0.0);
+  distance.covariance_term = std::max(traces - 2 * root_trace(covariance1, covariance2), 0.0);
   distance.value = distance.mean_term + distance.covariance_term;
   return distance;
 }

@@ -1,6 +1,7 @@
 #include "metrics/resize.h"
 
-#include <torch/types.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>

@@ -39,7 +39,7 @@ TensorMap read_shards(const fs::path& index) {
 }
 
 std::string advice_on_pickles(const fs::path& folder, const std::string& stem) {
-  for (const std::string name : {stem + ".bin", stem + ".fp16.bin", std::string("pytorch_model.bin")}) {
+  for (const std::string& name : {stem + ".bin", stem + ".fp16.bin", std::string("pytorch_model.bin")}) {
     if (!fs::exists(folder / name)) continue;
     return cat("; ", name,
                " is pickled, which can run code when read: convert it with save_pretrained(safe_serialization=True)");

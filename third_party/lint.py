@@ -50,7 +50,7 @@ def clang_command(command, folder):
         copy = folder / "cmake_pch.hxx"
         shutil.copyfile(header[1], copy)
         command = command.replace(header[0], f"-include {copy}")
-    return re.sub(r"\s-(Winvalid-pch|fpch-preprocess|Wno-restrict)\b", "", command)
+    return re.sub(r"\s-(Winvalid-pch|fpch-preprocess|Wno-restrict|Wno-subobject-linkage)\b", "", command)
 
 
 def tidy_database(build, folder, full):

@@ -9,8 +9,8 @@ set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
-# Sources that use LibTorch hand their work to it: -O2 would only take half as long again to compile. Our own loops lie
-# in the libraries without torch and in what laptopdiff_hot_sources() names, and get -O2.
+# Most sources hand their work to LibTorch: -O2 would only take half as long again to compile. The loops of our own are
+# in what laptopdiff_hot_sources() names.
 set(CMAKE_CXX_FLAGS_RELEASE "-O1 -DNDEBUG")
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
@@ -30,6 +30,10 @@ endif()
 add_library(laptopdiff_flags INTERFACE)
 target_include_directories(laptopdiff_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(laptopdiff_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wno-unused-parameter $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>>)
+if(LAPTOPDIFF_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # In a unity file a source's own anonymous namespace looks like that of a header.
+  target_compile_options(laptopdiff_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+endif()
 if(LAPTOPDIFF_NATIVE)
   target_compile_options(laptopdiff_flags INTERFACE -march=native)
 endif()
@@ -38,11 +42,6 @@ if(LAPTOPDIFF_SANITIZE)
   target_link_options(laptopdiff_flags INTERFACE -fsanitize=${LAPTOPDIFF_SANITIZE})
 endif()
 
-# Without torch: our own loops.
-function(laptopdiff_plain_options name)
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O2>)
-endfunction()
-
 # With torch. Every source pays some four seconds for templates that its headers leave to be made, precompiled or not, so
 # four share them. clang-tidy and editors want a build with LAPTOPDIFF_UNITY=OFF.
 function(laptopdiff_torch_options name)
@@ -50,7 +49,7 @@ function(laptopdiff_torch_options name)
   set_target_properties(${name} PROPERTIES UNITY_BUILD ${LAPTOPDIFF_UNITY} UNITY_BUILD_BATCH_SIZE 4)
 endfunction()
 
-# Sources of a TORCH library that have loops of their own. A precompiled header has one level of optimization.
+# Sources with loops of their own. A precompiled header has one level of optimization, so they go without.
 function(laptopdiff_hot_sources)
   set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O2> SKIP_PRECOMPILE_HEADERS ON)
 endfunction()
@@ -66,7 +65,6 @@ function(laptopdiff_library name)
     laptopdiff_torch_options(${name})
     set(kind TORCH)
   else()
-    laptopdiff_plain_options(${name})
     target_precompile_headers(${name} REUSE_FROM laptopdiff_plain_pch)
     set(kind PLAIN)
   endif()

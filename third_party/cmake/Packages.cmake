@@ -50,5 +50,4 @@ target_precompile_headers(laptopdiff_pch PRIVATE <torch/types.h> <nlohmann/json.
 # And what the libraries without torch need.
 add_library(laptopdiff_plain_pch STATIC ${PROJECT_SOURCE_DIR}/third_party/pch.cpp)
 target_link_libraries(laptopdiff_plain_pch PUBLIC laptopdiff_flags)
-laptopdiff_plain_options(laptopdiff_plain_pch)
 target_precompile_headers(laptopdiff_plain_pch PRIVATE <nlohmann/json.hpp> <filesystem> <functional> <sstream>)
