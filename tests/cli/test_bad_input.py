@@ -481,7 +481,7 @@ def test_data_folders(world: World, tmp_path: Path) -> None:
     save_file({"images": np.zeros((5, 16, 16, 1), np.uint8)}, data / "images.safetensors")
     refused(BAD_INPUT, *run(data), says="5 pictures and 2 rows")
     save_file({"images": np.zeros((2, 16, 16, 4), np.uint8)}, data / "images.safetensors")
-    refused(BAD_INPUT, *run(data), says="expected U8 [N, H, W, 1 or 3]")
+    refused(BAD_INPUT, *run(data), says="`images` must be U8 [N, H, W, 1 or 3], is U8 [2, 16, 16, 4]")
 
 
 def test_a_data_folder_of_png_files_in_distill(world: World, tmp_path: Path) -> None:
