@@ -18,9 +18,6 @@ using runtime::input_error;
 
 }  // namespace
 
-Dataset::Dataset(ImageSet images, std::vector<std::string> captions, std::vector<std::string> files)
-    : images_(std::move(images)), captions_(std::move(captions)), files_(std::move(files)) {}
-
 Dataset Dataset::open(const std::filesystem::path& folder) {
   const auto metadata = folder / "metadata.jsonl";
   const bool packed = std::filesystem::exists(folder / "images.safetensors");
@@ -41,7 +38,7 @@ Dataset Dataset::open(const std::filesystem::path& folder) {
     throw input_error(folder.string(), ": ", images.count(), " pictures and ", captions.size(),
                       " rows of metadata.jsonl");
   }
-  return Dataset(std::move(images), std::move(captions), std::move(files));
+  return Dataset(std::move(images), std::move(captions));
 }
 
 at::Tensor Dataset::images(const std::vector<std::int64_t>& indices) const {
@@ -50,9 +47,9 @@ at::Tensor Dataset::images(const std::vector<std::int64_t>& indices) const {
     const at::Tensor picture = images_.picture(index);
     pictures.push_back(picture.expand({picture.size(0), picture.size(1), 3}));
     if (pictures.back().sizes() != pictures.front().sizes()) {
-      throw input_error((folder() / files_[static_cast<std::size_t>(index)]).string(), ": is ",
-                        runtime::sizes_text(pictures.back()), ", others are ",
-                        runtime::sizes_text(pictures.front()), "; resize the pictures to one size first");
+      throw input_error(images_.files()[static_cast<std::size_t>(index)].string(), ": is ",
+                        runtime::sizes_text(pictures.back()), ", others are ", runtime::sizes_text(pictures.front()),
+                        "; resize the pictures to one size first");
     }
   }
   return at::stack(pictures);
@@ -61,12 +58,12 @@ at::Tensor Dataset::images(const std::vector<std::int64_t>& indices) const {
 std::string Dataset::digest() const {
   runtime::Sha256 hash;
   for (const std::string& caption : captions_) hash.add(caption + "\n");
-  if (files_.empty()) hash.add(images_.digest());
-  for (const std::string& file : files_) {
+  if (images_.files().empty()) hash.add(images_.digest());
+  for (const std::filesystem::path& file : images_.files()) {
     std::error_code error;
-    const auto size = std::filesystem::file_size(folder() / file, error);
-    if (error) throw input_error("cannot read ", (folder() / file).string(), ": ", error.message());
-    hash.add(cat(file, " ", size, "\n"));
+    const auto size = std::filesystem::file_size(file, error);
+    if (error) throw input_error("cannot read ", file.string(), ": ", error.message());
+    hash.add(cat(file.lexically_relative(folder()).string(), " ", size, "\n"));
   }
   return hash.hex();
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "diffusion/image_set.h"
@@ -30,11 +31,11 @@ class Dataset {
   const std::filesystem::path& folder() const { return images_.folder(); }
 
  private:
-  Dataset(ImageSet images, std::vector<std::string> captions, std::vector<std::string> files);
+  Dataset(ImageSet images, std::vector<std::string> captions)
+      : images_(std::move(images)), captions_(std::move(captions)) {}
 
   ImageSet images_;
   std::vector<std::string> captions_;
-  std::vector<std::string> files_;  // empty with images.safetensors
 };
 
 }  // namespace laptopdiff::diffusion

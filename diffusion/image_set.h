@@ -18,12 +18,13 @@ class ImageSet {
   // FOLDER/images.safetensors (`images`, U8 [N, H, W, 1 or 3]) where it is there, else all PNG files by name.
   // Throws Error(bad_input) for neither, no pictures, or a tensor of another type or shape.
   static ImageSet open_reference(const std::filesystem::path& folder);
-
   // FOLDER's PNG files of these names, in this order. A name that leaves the folder is an Error(bad_input).
   static ImageSet open_named(const std::filesystem::path& folder, const std::vector<std::string>& names);
 
   std::int64_t count() const { return count_; }
   const std::filesystem::path& folder() const { return folder_; }
+  // The PNG files in order, below folder(); empty for images.safetensors.
+  const std::vector<std::filesystem::path>& files() const { return files_; }
   // U8 [H, W, 1 or 3]. Throws Error(bad_input) naming a file that cannot be read.
   at::Tensor picture(std::int64_t index) const;
   // Keeps only the first `count` pictures.
