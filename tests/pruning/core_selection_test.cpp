@@ -1,6 +1,7 @@
 #include "pruning/presets.h"
 #include "pruning/scores.h"
 #include "pruning/solve.h"
+#include "tests/support/architectures.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"
 
@@ -11,22 +12,8 @@ using runtime::Json;
 
 namespace {
 
-unet::Config sdxl() {
-  return unet::parse_config({{"_class_name", "UNet2DConditionModel"},
-                             {"sample_size", 128},
-                             {"block_out_channels", {320, 640, 1280}},
-                             {"down_block_types", {"DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"}},
-                             {"up_block_types", {"CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}},
-                             {"transformer_layers_per_block", {1, 2, 10}},
-                             {"attention_head_dim", {5, 10, 20}},
-                             {"cross_attention_dim", 2048}},
-                            "sdxl");
-}
-
-unet::Config sd15() {
-  return unet::parse_config(
-      {{"_class_name", "UNet2DConditionModel"}, {"sample_size", 64}, {"cross_attention_dim", 768}}, "sd15");
-}
+unet::Config sd15() { return unet::parse_config(test::sd15(), "sd15"); }
+unet::Config sdxl() { return unet::parse_config(test::sdxl(), "sdxl"); }
 
 // Scores without a measurement behind them: a fixed pseudo-random value a unit.
 pruning::Scores made_up_scores(const unet::Config& config) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <set>
 
+#include "tests/support/architectures.h"
 #include "tests/support/thrown.h"
 #include "unet/spec.h"
 
@@ -8,28 +9,13 @@
 
 using namespace laptopdiff;
 using runtime::Json;
+using test::sd15;
+using test::sdxl;
 using unet::How;
 using unet::Removal;
 using unet::Spec;
 
 namespace {
-
-Json sd15() { return {{"_class_name", "UNet2DConditionModel"}, {"sample_size", 64}, {"cross_attention_dim", 768}}; }
-
-Json sdxl() {
-  return {{"_class_name", "UNet2DConditionModel"},
-          {"sample_size", 128},
-          {"block_out_channels", {320, 640, 1280}},
-          {"down_block_types", {"DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"}},
-          {"up_block_types", {"CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"}},
-          {"transformer_layers_per_block", {1, 2, 10}},
-          {"attention_head_dim", {5, 10, 20}},
-          {"cross_attention_dim", 2048},
-          {"use_linear_projection", true},
-          {"addition_embed_type", "text_time"},
-          {"addition_time_embed_dim", 256},
-          {"projection_class_embeddings_input_dim", 2816}};
-}
 
 Spec make_spec(const Json& config, std::vector<Removal> removed) {
   Spec spec;
