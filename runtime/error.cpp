@@ -54,4 +54,11 @@ std::string join(const std::vector<std::string>& words, std::string_view separat
   return joined;
 }
 
+std::string listing(const std::vector<std::string>& words, std::size_t most, std::string_view separator) {
+  const std::size_t shown = std::min(words.size(), most);
+  const std::vector<std::string> first(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(shown));
+  return words.size() == shown ? join(first, separator)
+                               : cat(join(first, separator), separator, "and ", words.size() - shown, " more");
+}
+
 }  // namespace laptopdiff::runtime

@@ -65,5 +65,7 @@ std::string did_you_mean(std::string_view name, const std::vector<std::string>& 
 
 // "a, b, c"
 std::string join(const std::vector<std::string>& words, std::string_view separator = ", ");
+// The first `most` words, joined, and how many more there are.
+std::string listing(const std::vector<std::string>& words, std::size_t most = 12, std::string_view separator = ", ");
 
 }  // namespace laptopdiff::runtime

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <system_error>
 #include <vector>
@@ -48,7 +49,8 @@ void make_parent(const fs::path& path) {
 void check_parent(const fs::path& path) {
   std::vector<fs::path> missing;
   std::error_code ignored;
-  for (fs::path p = path.parent_path(); !p.empty() && !fs::exists(p, ignored); p = p.parent_path()) missing.push_back(p);
+  for (fs::path p = path.parent_path(); !p.empty() && !fs::exists(p, ignored); p = p.parent_path())
+    missing.push_back(p);
   make_parent(path);
   const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
   const bool writable = ::access(parent.c_str(), W_OK) == 0;
@@ -68,6 +70,21 @@ void write_all(int fd, std::string_view bytes, const fs::path& path) {
   }
 }
 
+// Each takes the other's place, at once: whoever is killed, one of the two is there. File systems that cannot do that
+// get two renames.
+void exchange(const fs::path& a, const fs::path& b) {
+  if (::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0) return;
+  const fs::path aside = a.string() + ".old";
+  fs::rename(b, aside);
+  try {
+    fs::rename(a, b);
+  } catch (...) {
+    fs::rename(aside, b);
+    throw;
+  }
+  fs::rename(aside, a);
+}
+
 // A rename is on the disk only when its folder is; a failure here loses no data that was there before.
 void sync_parent(const fs::path& path) {
   const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
@@ -78,8 +95,11 @@ void sync_parent(const fs::path& path) {
 }  // namespace
 
 std::string read_file(const fs::path& path, std::uint64_t max_bytes) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // A pipe that nobody writes to would hang an ordinary open(); here it reads as empty. One with a writer, such as
+  // bash's <(...), is read to its end.
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) throw input_error("cannot read ", path.string(), ": ", reason());
+  ::fcntl(fd.get(), F_SETFL, O_RDONLY);
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) throw input_error("cannot read ", path.string(), ": ", reason());
   if (S_ISDIR(info.st_mode)) throw input_error("cannot read ", path.string(), ": it is a folder, a file was expected");
@@ -99,6 +119,12 @@ std::string read_file(const fs::path& path, std::uint64_t max_bytes) {
     bytes.append(buffer, static_cast<std::size_t>(got));
     if (bytes.size() > max_bytes) throw input_error(path.string(), ": more than ", max_bytes, " bytes");
   }
+}
+
+bool is_file_name(std::string_view name) {
+  constexpr std::size_t kLongest = 255;
+  return !name.empty() && name.size() <= kLongest && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;
 }
 
 void sync_file(const fs::path& path) {
@@ -148,6 +174,12 @@ void check_output(const fs::path& path, Existing existing, OutputKind kind) {
   check_parent(path);
 }
 
+void check_own_folder(const fs::path& path, Existing existing, const std::string& marker, const std::string& maker) {
+  check_output(path, existing, OutputKind::folder);
+  if (!fs::is_directory(path) || fs::is_empty(path) || fs::exists(path / marker)) return;
+  throw usage_error(path.string(), " holds files that `", maker, "` did not make; --overwrite will not replace it");
+}
+
 void write_folder_via(const fs::path& path, Existing existing, const std::function<void(const fs::path&)>& fill) {
   const fs::path target = path.has_filename() ? path : path.parent_path();  // a trailing slash is no name
   check_output(target, existing, OutputKind::folder);
@@ -158,17 +190,12 @@ void write_folder_via(const fs::path& path, Existing existing, const std::functi
     fs::remove_all(temporary);
     fs::create_directory(temporary);
     fill(temporary);
-    // rename() does not replace a folder that holds files, so the old one steps aside first.
-    const fs::path old = temporary.string() + ".old";
-    const bool replaced = fs::exists(fs::symlink_status(target));
-    if (replaced) fs::rename(target, old);
-    try {
+    if (fs::exists(fs::symlink_status(target))) {
+      exchange(temporary, target);
+      fs::remove_all(temporary, ignored);
+    } else {
       fs::rename(temporary, target);
-    } catch (...) {
-      if (replaced) fs::rename(old, target);
-      throw;
     }
-    if (replaced) fs::remove_all(old, ignored);
   } catch (const fs::filesystem_error& error) {
     fs::remove_all(temporary, ignored);
     throw resource_error("cannot write ", target.string(), ": ", error.code().message());
@@ -179,11 +206,14 @@ void write_folder_via(const fs::path& path, Existing existing, const std::functi
   sync_parent(target);
 }
 
-FolderLock::FolderLock(const fs::path& folder) {
+FolderLock::FolderLock(const fs::path& folder, const std::string& maker) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw resource_error("cannot make folder ", folder.string(), ": ", error.message());
   const fs::path file = folder / ".lock";
+  if (!fs::exists(file, error) && !fs::is_empty(folder, error) && !error) {
+    throw usage_error(folder.string(), " holds files that `", maker, "` did not make; choose another folder");
+  }
   descriptor_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor_ < 0) throw resource_error("cannot write ", file.string(), ": ", reason());
   if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {

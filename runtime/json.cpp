@@ -1,5 +1,6 @@
 #include "runtime/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -8,6 +9,15 @@
 
 namespace laptopdiff::runtime {
 namespace {
+
+constexpr std::size_t kMostUnknownKeys = 16;  // that are named, with the nearest known ones
+
+// nlohmann repeats the token it stopped at, however long that is: the place is at the front, the reason at the end.
+std::string shortened(const std::string& message) {
+  constexpr std::size_t kMost = 400;
+  if (message.size() <= kMost) return message;
+  return message.substr(0, kMost / 2) + " ... " + message.substr(message.size() - kMost / 2);
+}
 
 // Builds the document like nlohmann's own DOM builder, with the checks it lacks.
 class StrictBuilder : public nlohmann::json_sax<Json> {
@@ -36,11 +46,12 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    throw input_error(where_, ": not valid JSON at byte ", position, ": ", error.what());
+    throw input_error(where_, ": not valid JSON at byte ", position, ": ", shortened(error.what()));
   }
 
  private:
   Json* place(Json value) {
+    if (++values_ > kMaxJsonValues) throw input_error(where_, ": more than ", kMaxJsonValues, " values");
     if (open_.empty()) {
       root_ = std::move(value);
       return &root_;
@@ -71,6 +82,7 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
   }
 
   std::string where_;
+  std::size_t values_ = 0;
   Json root_;
   std::vector<Json*> open_;
   std::string key_;
@@ -169,8 +181,9 @@ void ObjectReader::finish() const {
   if (keys.empty()) return;
   const std::vector<std::string> candidates(known_.begin(), known_.end());
   std::vector<std::string> complaints;
-  for (const std::string& key : keys)
-    complaints.push_back(cat("unknown key `", key, "`", did_you_mean(key, candidates)));
+  for (std::size_t i = 0; i < std::min(keys.size(), kMostUnknownKeys); ++i)
+    complaints.push_back(cat("unknown key `", keys[i].substr(0, 80), "`", did_you_mean(keys[i], candidates)));
+  if (keys.size() > kMostUnknownKeys) complaints.push_back(cat("and ", keys.size() - kMostUnknownKeys, " more"));
   throw input_error(where_, ": ", join(complaints, "; "));
 }
 

@@ -1,7 +1,8 @@
 // The one JSON reader and writer of the project.
 //
 // The reader refuses what nlohmann_json lets through: duplicate keys (it keeps the last), nesting deeper than
-// kMaxJsonDepth (copying it overflows the stack), trailing bytes, and files over kMaxJsonBytes. The writer sorts
+// kMaxJsonDepth (copying it overflows the stack), trailing bytes, files over kMaxJsonBytes, and more than
+// kMaxJsonValues values (each takes up to a hundred times the two bytes that it is written with). The writer sorts
 // keys, indents by two spaces, ends with a newline, and refuses NaN and Inf (nlohmann writes them as null).
 #pragma once
 
@@ -20,6 +21,7 @@ using Json = nlohmann::json;
 
 inline constexpr int kMaxJsonDepth = 128;
 inline constexpr std::uint64_t kMaxJsonBytes = 512ull << 20;
+inline constexpr std::size_t kMaxJsonValues = std::size_t{1} << 22;
 
 // Parses `text`; `where` names it in errors. Throws Error(bad_input).
 Json parse_json(std::string_view text, const std::string& where);

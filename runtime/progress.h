@@ -44,5 +44,7 @@ class Progress {
 std::string duration_text(double seconds);
 // "859,520,964"
 std::string with_commas(std::int64_t number);
+// "49.18 %".
+std::string percent(std::int64_t part, std::int64_t whole);
 
 }  // namespace laptopdiff::runtime

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <stdexcept>
 
 #include "runtime/error.h"
 #include "runtime/file.h"
@@ -78,7 +79,17 @@ std::string shape_text(const Shape& shape) {
   return "[" + join(sizes) + "]";
 }
 
+bool is_pickled(const fs::path& path) {
+  const fs::path extension = path.extension();
+  return extension == ".ckpt" || extension == ".pt" || extension == ".pth" || extension == ".bin";
+}
+
 std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const fs::path& path) {
+  if (is_pickled(path)) {
+    throw input_error(path.string(),
+                      ": is pickled, which can run code when read; convert it to .safetensors where you trust it "
+                      "(safetensors.torch.save_file of its state dict)");
+  }
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile());
   file->path_ = path;
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not block
@@ -167,6 +178,14 @@ void SafetensorsFile::parse() {
   }
 }
 
+void SafetensorsFile::release(const std::byte* data, std::size_t bytes) const {
+  if (bytes == 0 || data < map_ || data + bytes > map_ + size_) return;
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t into = static_cast<std::size_t>(data - map_) % page;
+  // Neighbours on the first and last page only have to be read again. Failure costs memory, nothing else.
+  (void)::madvise(const_cast<std::byte*>(data - into), bytes + into, MADV_DONTNEED);
+}
+
 const TensorView& SafetensorsFile::at(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found != tensors_.end()) return found->second;
@@ -175,28 +194,43 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   throw input_error(path_.string(), ": no tensor `", name, "`", did_you_mean(name, names));
 }
 
-void write_safetensors(const fs::path& path, const std::map<std::string, TensorView>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  std::vector<const std::pair<const std::string, TensorView>*> order;
-  for (const auto& entry : tensors) order.push_back(&entry);
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return dtype_size(a->second.dtype) > dtype_size(b->second.dtype);
-  });
+namespace {
 
-  // Written by hand to keep the data order in the header, as the reference writer does.
+struct Placed {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  std::size_t bytes = 0;
+};
+
+// Written by hand to keep the data order in the header, as the reference writer does.
+std::string header_text(const std::vector<Placed>& order, const std::map<std::string, std::string>& metadata) {
   std::string header = "{";
   if (!metadata.empty()) header += "\"__metadata__\":" + Json(metadata).dump();
   std::size_t offset = 0;
-  for (const auto* entry : order) {
-    const auto& [name, view] = *entry;
+  for (const Placed& tensor : order) {
     if (header.size() > 1) header += ",";
-    header += cat(Json(name).dump(), ":{\"dtype\":\"", dtype_name(view.dtype), "\",\"shape\":", Json(view.shape).dump(),
-                  ",\"data_offsets\":[", offset, ",", offset + view.bytes, "]}");
-    offset += view.bytes;
+    header += cat(Json(tensor.name).dump(), ":{\"dtype\":\"", dtype_name(tensor.dtype),
+                  "\",\"shape\":", Json(tensor.shape).dump(), ",\"data_offsets\":[", offset, ",", offset + tensor.bytes,
+                  "]}");
+    offset += tensor.bytes;
   }
   header += "}";
   header.append((8 - header.size() % 8) % 8, ' ');
+  return header;
+}
 
+}  // namespace
+
+void write_safetensors(const fs::path& path, const std::map<std::string, TensorLayout>& tensors,
+                       const std::map<std::string, std::string>& metadata,
+                       const std::function<void(const std::string& name, const ByteSink& sink)>& write) {
+  std::vector<Placed> order;
+  for (const auto& [name, layout] : tensors)
+    order.push_back({name, layout.dtype, layout.shape, checked_bytes(layout.shape, layout.dtype, name)});
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Placed& a, const Placed& b) { return dtype_size(a.dtype) > dtype_size(b.dtype); });
+  const std::string header = header_text(order, metadata);
   write_file_via(path, [&](const fs::path& temporary) {
     std::ofstream out(temporary, std::ios::binary);
     std::uint64_t length = header.size();
@@ -207,12 +241,29 @@ void write_safetensors(const fs::path& path, const std::map<std::string, TensorV
     }
     out.write(bytes, sizeof bytes);
     out.write(header.data(), static_cast<std::streamsize>(header.size()));
-    for (const auto* entry : order) {
-      if (entry->second.bytes == 0) continue;
-      out.write(reinterpret_cast<const char*>(entry->second.data), static_cast<std::streamsize>(entry->second.bytes));
+    for (const Placed& tensor : order) {
+      std::size_t written = 0;
+      write(tensor.name, [&](const void* data, std::size_t count) {
+        if (count > 0) out.write(static_cast<const char*>(data), static_cast<std::streamsize>(count));
+        written += count;
+      });
+      if (written != tensor.bytes) {
+        throw std::logic_error(
+            cat("write_safetensors: ", tensor.name, " has ", tensor.bytes, " bytes, ", written, " were written"));
+      }
     }
     out.flush();
     if (!out) throw resource_error("cannot write ", path.string(), ": ", std::strerror(errno));
+  });
+}
+
+void write_safetensors(const fs::path& path, const std::map<std::string, TensorView>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::map<std::string, TensorLayout> layouts;
+  for (const auto& [name, view] : tensors) layouts[name] = {view.dtype, view.shape};
+  write_safetensors(path, layouts, metadata, [&](const std::string& name, const ByteSink& sink) {
+    const TensorView& view = tensors.at(name);
+    sink(view.data, view.bytes);
   });
 }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -36,6 +37,9 @@ struct TensorView {
   std::size_t bytes = 0;
 };
 
+// True for the extensions under which torch.save writes pickles (.ckpt, .pt, .pth, .bin).
+bool is_pickled(const std::filesystem::path& path);
+
 // A read-only mapped file. Tensors are views into it: nothing is copied, pages are read when touched.
 class SafetensorsFile {
  public:
@@ -48,6 +52,9 @@ class SafetensorsFile {
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
+
+  // Gives the memory of these mapped bytes back; they are read from the file again where they are touched again.
+  void release(const std::byte* data, std::size_t bytes) const;
 
   // Throws Error(bad_input) naming the near tensors where there is none of this name.
   const TensorView& at(const std::string& name) const;
@@ -67,5 +74,16 @@ class SafetensorsFile {
 // Throws Error(resources).
 void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
+
+// The same for tensors that are made one at a time: `write` is called for each in the file's order and gives its bytes,
+// in as many calls of the sink as it likes. What `write` throws comes through; no file is left then.
+struct TensorLayout {
+  DType dtype = DType::f32;
+  Shape shape;
+};
+using ByteSink = std::function<void(const void* data, std::size_t bytes)>;
+void write_safetensors(const std::filesystem::path& path, const std::map<std::string, TensorLayout>& tensors,
+                       const std::map<std::string, std::string>& metadata,
+                       const std::function<void(const std::string& name, const ByteSink& sink)>& write);
 
 }  // namespace laptopdiff::runtime

@@ -27,6 +27,28 @@ constexpr std::pair<DType, at::ScalarType> kTypes[] = {
     {DType::f64, at::kDouble},
 };
 
+// What a mapped tensor's storage owns; its deleter tells such a storage from every other.
+using FileHolder = std::shared_ptr<const SafetensorsFile>;
+void delete_holder(void* holder) { delete static_cast<FileHolder*>(holder); }
+
+constexpr std::int64_t kChunk = 1 << 20;  // elements looked at together: bounds the memory of a check
+
+// NaNs and Infs among the elements.
+std::pair<std::int64_t, std::int64_t> count_non_finite(const at::Tensor& tensor) {
+  std::int64_t nans = 0, infs = 0;
+  const at::Tensor flat = tensor.reshape(-1);
+  for (std::int64_t first = 0; first < flat.numel(); first += kChunk) {
+    const at::Tensor part = flat.narrow(0, first, std::min(kChunk, flat.numel() - first));
+    // The 8-bit types have no isnan of their own; a double would overflow in f32.
+    const at::Tensor values = part.scalar_type() == at::kDouble ? part : part.to(at::kFloat);
+    // A NaN or Inf always reaches the sum; a sum that overflows is recounted.
+    if (at::isfinite(values.sum()).item<bool>()) continue;
+    nans += at::isnan(values).sum().item<std::int64_t>();
+    infs += at::isinf(values).sum().item<std::int64_t>();
+  }
+  return {nans, infs};
+}
+
 }  // namespace
 
 at::ScalarType scalar_type(DType dtype) {
@@ -50,11 +72,20 @@ at::Tensor view_tensor(std::shared_ptr<const SafetensorsFile> file, const Tensor
   if (reinterpret_cast<std::uintptr_t>(view.data) % dtype_size(view.dtype) != 0) {
     at::Tensor copy = at::empty(view.shape, options);
     std::memcpy(copy.data_ptr(), view.data, view.bytes);
+    file->release(view.data, view.bytes);
     return copy;
   }
-  void* data = const_cast<std::byte*>(view.data);
-  return at::from_blob(
-      data, view.shape, [file = std::move(file)](void*) {}, options);
+  return at::for_blob(const_cast<std::byte*>(view.data), view.shape)
+      .context(new FileHolder(std::move(file)), &delete_holder)
+      .options(options)
+      .make_tensor();
+}
+
+void release_pages(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return;
+  const FileHolder* file = tensor.storage().data_ptr().cast_context<FileHolder>(&delete_holder);
+  if (file == nullptr) return;
+  (*file)->release(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes());
 }
 
 TensorMap read_tensors(const std::filesystem::path& path) {
@@ -111,15 +142,21 @@ std::vector<std::string> non_finite_tensors(const TensorMap& tensors) {
   std::vector<std::string> bad;
   for (const auto& [name, tensor] : tensors) {
     if (!tensor.is_floating_point()) continue;
-    // The 8-bit types have no isnan of their own; a double would overflow in f32.
-    const at::Tensor values = tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat);
-    if (at::isfinite(values.sum()).item<bool>())
-      continue;  // a NaN or Inf always reaches the sum; overflow is recounted
-    const auto nans = at::isnan(values).sum().item<std::int64_t>();
-    const auto infs = at::isinf(values).sum().item<std::int64_t>();
+    const auto [nans, infs] = count_non_finite(tensor);
     if (nans + infs > 0) bad.push_back(cat(name, " (", nans, " NaN, ", infs, " Inf)"));
   }
   return bad;
+}
+
+std::string Misfits::text() const {
+  constexpr std::size_t kMost = 40;
+  std::string text;
+  const std::pair<const char*, const std::vector<std::string>*> kinds[] = {
+      {"missing", &missing}, {"unexpected", &unexpected}, {"wrong shape or type", &misshapen}};
+  for (const auto& [kind, names] : kinds) {
+    if (!names->empty()) text += cat("\n  ", kind, " (", names->size(), "): ", listing(*names, kMost));
+  }
+  return text;
 }
 
 std::string sizes_text(const at::Tensor& tensor) { return shape_text(tensor.sizes().vec()); }

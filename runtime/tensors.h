@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "runtime/safetensors.h"
 
@@ -22,6 +23,10 @@ DType dtype_of(const at::Tensor& tensor);
 
 // A tensor over the mapped bytes (no copy); it keeps the file alive. Never write to it.
 at::Tensor view_tensor(std::shared_ptr<const SafetensorsFile> file, const TensorView& view);
+
+// Gives back the memory that a tensor over mapped bytes has filled by being read; it is read again when touched again.
+// Does nothing to other tensors. Called when a tensor has been converted, so that file and copy are never both held.
+void release_pages(const at::Tensor& tensor);
 
 // All tensors of a file, as views. Throws Error(bad_input).
 TensorMap read_tensors(const std::filesystem::path& path);
@@ -40,6 +45,14 @@ std::string tensors_sha256(const TensorMap& tensors);
 
 // Names of tensors that hold NaN or Inf, with their counts: "conv_in.weight (3 NaN, 0 Inf)".
 std::vector<std::string> non_finite_tensors(const TensorMap& tensors);
+
+// How tensors differ from those that a model has: all of it, for one message.
+struct Misfits {
+  std::vector<std::string> missing, unexpected, misshapen;
+  std::size_t count() const { return missing.size() + unexpected.size() + misshapen.size(); }
+  // A line for each kind that there is: how many, and the names of the first forty.
+  std::string text() const;
+};
 
 // {1, 2, 3} as "[1, 2, 3]".
 std::string sizes_text(const at::Tensor& tensor);

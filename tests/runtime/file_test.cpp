@@ -256,13 +256,13 @@ TEST_CASE("a folder below a file cannot be written") {
 TEST_CASE("a folder has one lock, which its holder's end frees") {
   const TemporaryFolder folder;
   {
-    const FolderLock lock(folder / "run");
-    const auto thrown = thrown_by([&] { FolderLock second(folder / "run"); });
+    const FolderLock lock(folder / "run", "tests");
+    const auto thrown = thrown_by([&] { FolderLock second(folder / "run", "tests"); });
     CHECK(thrown.code == ExitCode::usage);
     CHECK(thrown.says((folder / "run").string() + " is in use by another laptopdiff process"));
-    CHECK_NOTHROW(FolderLock(folder / "other"));
+    CHECK_NOTHROW(FolderLock(folder / "other", "tests"));
   }
-  CHECK_NOTHROW(FolderLock(folder / "run"));
+  CHECK_NOTHROW(FolderLock(folder / "run", "tests"));
 }
 
 TEST_CASE("a lock is held against another process, and dies with its holder") {
@@ -272,26 +272,34 @@ TEST_CASE("a lock is held against another process, and dies with its holder") {
   REQUIRE(::pipe(go) == 0);
   const pid_t child = ::fork();
   if (child == 0) {
-    const FolderLock lock(folder.path());
+    const FolderLock lock(folder.path(), "tests");
     char byte = 'x';
     const bool talked = ::write(ready[1], &byte, 1) == 1 && ::read(go[0], &byte, 1) == 1;
     ::_exit(talked ? 0 : 1);  // without running the lock's destructor, as a killed process would
   }
   char byte = 0;
   REQUIRE(::read(ready[0], &byte, 1) == 1);
-  CHECK(thrown_by([&] { FolderLock second(folder.path()); }).code == ExitCode::usage);
+  CHECK(thrown_by([&] { FolderLock second(folder.path(), "tests"); }).code == ExitCode::usage);
   REQUIRE(::write(go[1], &byte, 1) == 1);
   int status = 0;
   ::waitpid(child, &status, 0);
   for (const int end : {ready[0], ready[1], go[0], go[1]}) ::close(end);
-  CHECK_NOTHROW(FolderLock(folder.path()));
+  CHECK_NOTHROW(FolderLock(folder.path(), "tests"));
 }
 
 TEST_CASE("a folder that cannot be made cannot be locked") {
   const TemporaryFolder folder;
   put_bytes(folder / "file", "x");
-  CHECK(thrown_by([&] { FolderLock lock(folder / "file/run"); }).code == ExitCode::resources);
-  CHECK(thrown_by([] { FolderLock lock("/proc"); }).code == ExitCode::resources);
+  CHECK(thrown_by([&] { FolderLock lock(folder / "file/run", "tests"); }).code == ExitCode::resources);
+}
+
+TEST_CASE("a folder with anyone else's files is not locked, and nothing is put into it") {
+  const TemporaryFolder folder;
+  put_bytes(folder / "config.json", "x");
+  const auto thrown = thrown_by([&] { FolderLock lock(folder.path(), "distill"); });
+  CHECK(thrown.code == ExitCode::usage);
+  CHECK(thrown.says("holds files that `distill` did not make"));
+  CHECK_FALSE(std::filesystem::exists(folder / ".lock"));
 }
 
 TEST_CASE("syncing a file that is not there is an error") {

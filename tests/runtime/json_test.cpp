@@ -83,6 +83,19 @@ TEST_CASE("nesting is refused before it can overflow the stack") {
   CHECK(parsing(objects).says("nested deeper than 128 levels"));
 }
 
+TEST_CASE("a document of very many values is refused while it is read") {
+  std::string text = "[";
+  for (std::size_t i = 0; i < kMaxJsonValues; ++i) text += "[],";
+  CHECK(parsing(text + "[]]").says("spec.json: more than 4194304 values"));
+}
+
+TEST_CASE("a long token that is not JSON is cut in the message") {
+  const auto thrown = parsing("[\"" + std::string(100'000, 'y'));
+  CHECK(thrown.says("spec.json: not valid JSON at byte "));
+  CHECK(thrown.says("missing closing quote"));
+  CHECK(thrown.message.size() < 600);
+}
+
 TEST_CASE("a number outside of double precision is refused") {
   CHECK(parsing("[1e999]").code == ExitCode::bad_input);
   CHECK(parsing("[-1e999]").code == ExitCode::bad_input);
@@ -186,6 +199,16 @@ TEST_CASE("unknown keys are errors that name the nearest known one, all at once"
   CHECK(thrown.code == ExitCode::bad_input);
   CHECK(thrown.says("distill.json: unknown key `qqqqqqqq`"));
   CHECK(thrown.says("unknown key `stesp` (did you mean `steps`"));
+}
+
+TEST_CASE("of very many unknown keys only the first are named, each shortened") {
+  Json json = Json::object();
+  for (int i = 0; i < 1000; ++i) json["key" + std::to_string(i) + std::string(500, 'x')] = i;
+  ObjectReader in(json, "spec.json");
+  in.get<int>("steps", 0);
+  const auto thrown = thrown_by([&] { in.finish(); });
+  CHECK(thrown.says("and 984 more"));
+  CHECK(thrown.message.size() < 4000);
 }
 
 TEST_CASE("an object is expected where one is read") {
