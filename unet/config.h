@@ -33,6 +33,7 @@ struct Stage {
   int heads = 0;                      // attention heads; channels / heads is the head size
   int context = 0;                    // width of encoder_hidden_states; 0 without transformers
   bool only_cross_attention = false;  // attn1 reads the text too
+  bool upsample_to_skip = false;      // its up-sampler makes the next skip's size, not twice its own
   bool attention_norm = true;         // plain attention: has a group_norm
   int attention_groups = 0;           // its groups
   bool skip_time_act = false;         // its ResNets take the time embedding without the activation
@@ -70,13 +71,15 @@ struct Config {
   double norm_eps = 1e-5;
   TimeScaleShift time_scale_shift = TimeScaleShift::shift;
   bool linear_projection = false;
-  bool norm_out = true;  // conv_norm_out and its activation
   int downsample_padding = 1;
 
   std::vector<Stage> down, up;
   std::vector<Stage> mid;  // empty: no middle block; else one stage whose layers are its ResNets
 
+  std::string where;  // the file it was read from, for messages
+
   const char* class_name() const;
+  int context_width() const;  // of encoder_hidden_states; 0 where no stage attends to text
 };
 
 // Throws Error(bad_input): unsupported fields by name, wrong types, lengths that do not agree. Unknown keys are warned

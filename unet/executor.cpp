@@ -180,7 +180,7 @@ void Executor::run(const Step& step, State& state) const {
           step, "conv", c.downsample_padding == 0 ? at::constant_pad_nd(state.hidden, {0, 1, 0, 1}) : state.hidden, 2);
       break;
     case StepKind::upsample: {
-      const bool to_skip = c.model_class == ModelClass::conditional;
+      const bool to_skip = stage(step).upsample_to_skip;
       const std::int64_t height = to_skip ? state.skips.back().size(2) : 2 * state.hidden.size(2);
       const std::int64_t width = to_skip ? state.skips.back().size(3) : 2 * state.hidden.size(3);
       state.hidden = conv(step, "conv", at::upsample_nearest2d(state.hidden, {height, width}));

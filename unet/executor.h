@@ -25,19 +25,19 @@ struct Inputs {
   at::Tensor encoder_hidden_states;  // [B, T, D]; needed where the model has transformers
   at::Tensor text_embeds;            // [B, P]; text_time models
   at::Tensor time_ids;               // [B, 6]; text_time models
-  at::Tensor class_labels;           // [B] int64 (table), [B] float (timestep), [B, D] (projection, identity)
-  at::Tensor timestep_cond;          // [B, Q]; models with time_cond_proj_dim
+  at::Tensor class_labels;  // [B] int64 (table), [B] float (timestep), [B, D] (projection, simple_projection, identity)
+  at::Tensor timestep_cond;  // [B, Q]; models with time_cond_proj_dim
 
   std::int64_t batch() const { return sample.size(0); }
 };
 
 // Inputs from a tensor file: keys as above, unknown keys refused, shapes checked against the config, batch sizes equal.
-// `allow_noise`: calibration sets also hold `noise`. Throws Error(bad_input).
+// A calibration set's `noise` is left alone. Throws Error(bad_input).
 Inputs inputs_from(const TensorMap& tensors, const Config& config, const std::string& where);
 TensorMap inputs_map(const Inputs& inputs);
 // Rows [begin, end).
 Inputs slice(const Inputs& inputs, std::int64_t begin, std::int64_t end);
-// Floats as `dtype` on `device`; the timestep keeps its dtype.
+// Floats as `dtype` on `device`; timestep, time_ids and class_labels keep theirs.
 Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device);
 
 struct State {

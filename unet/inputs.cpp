@@ -43,13 +43,54 @@ void check_shape(const at::Tensor& tensor, const std::vector<std::int64_t>& expe
   }
 }
 
-int context_width(const Config& config) {
-  for (const auto* list : {&config.down, &config.mid, &config.up}) {
-    for (const Stage& stage : *list) {
-      if (stage.context > 0) return stage.context;
-    }
+// class_labels as Inputs documents them; a label the table does not have would be read past its end.
+void check_labels(const at::Tensor& labels, const Config& config, std::int64_t batch, const std::string& where) {
+  const std::string what = where + ": `class_labels`";
+  if (config.class_embedding == ClassEmbedding::none) {
+    // UNet2DConditionModel ignores them, as in diffusers; UNet2DModel fails there too.
+    if (labels.defined() && config.model_class == ModelClass::unconditional)
+      throw input_error(what, " are given, but this model has no class embeddings");
+    return;
   }
-  return 0;
+  if (!labels.defined()) throw input_error(what, " is needed by this model");
+  switch (config.class_embedding) {
+    case ClassEmbedding::table:
+      check_shape(labels, {batch}, what);
+      if (labels.is_floating_point()) throw input_error(what, " must hold integers: rows of the model's table");
+      if (labels.lt(0).any().item<bool>() || labels.ge(config.num_class_embeds).any().item<bool>())
+        throw input_error(what, " must be 0 to ", config.num_class_embeds - 1, " (num_class_embeds)");
+      break;
+    case ClassEmbedding::timestep: check_shape(labels, {batch}, what); break;
+    case ClassEmbedding::projection:
+    case ClassEmbedding::simple_projection: check_shape(labels, {batch, config.class_projection_dim}, what); break;
+    case ClassEmbedding::identity: check_shape(labels, {batch, config.time_embed_dim}, what); break;
+    case ClassEmbedding::none: break;
+  }
+}
+
+void check_text_time(const Inputs& in, const Config& config, std::int64_t batch, const std::string& where) {
+  if (!in.text_embeds.defined() || !in.time_ids.defined())
+    throw input_error(where, ": `text_embeds` and `time_ids` are needed by this model");
+  check_shape(in.time_ids, {batch, -1}, where + ": `time_ids`");
+  const std::int64_t width = config.add_projection_dim - in.time_ids.size(1) * config.addition_time_embed_dim;
+  if (width < 0) {
+    throw input_error(where, ": `time_ids` is ", runtime::sizes_text(in.time_ids), "; ", in.time_ids.size(1), " x ",
+                      config.addition_time_embed_dim, " does not fit projection_class_embeddings_input_dim ",
+                      config.add_projection_dim);
+  }
+  check_shape(in.text_embeds, {batch, width}, where + ": `text_embeds`");
+}
+
+// What a model has no use for was made for another one.
+void refuse_useless(const Inputs& in, const Config& config, const std::string& where) {
+  const auto refuse = [&](const at::Tensor& tensor, const char* name, const char* needed_by) {
+    if (tensor.defined()) throw input_error(where, ": `", name, "` is given, but this model has no ", needed_by);
+  };
+  if (config.context_width() == 0) refuse(in.encoder_hidden_states, "encoder_hidden_states", "cross-attention");
+  if (!config.text_time) {
+    refuse(in.text_embeds, "text_embeds", "`addition_embed_type` text_time");
+    refuse(in.time_ids, "time_ids", "`addition_embed_type` text_time");
+  }
 }
 
 void check_inputs(const Inputs& in, const Config& config, const std::string& where) {
@@ -61,24 +102,24 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   }
   if (!in.sample.is_floating_point()) throw input_error(where, ": `sample` must hold floats");
   check_shape(in.timestep, {batch}, where + ": `timestep`");
-  if (const int width = context_width(config); width > 0) {
+  if (const int width = config.context_width(); width > 0) {
     if (!in.encoder_hidden_states.defined())
       throw input_error(where, ": `encoder_hidden_states` [B, T, ", width, "] is missing");
     check_shape(in.encoder_hidden_states, {batch, -1, width}, where + ": `encoder_hidden_states`");
   }
-  if (config.text_time) {
-    if (!in.text_embeds.defined() || !in.time_ids.defined())
-      throw input_error(where, ": `text_embeds` and `time_ids` are needed by this model");
-    check_shape(in.time_ids, {batch, -1}, where + ": `time_ids`");
-    check_shape(in.text_embeds,
-                {batch, config.add_projection_dim - in.time_ids.size(1) * config.addition_time_embed_dim},
-                where + ": `text_embeds`");
+  if (config.text_time) check_text_time(in, config, batch, where);
+  refuse_useless(in, config, where);
+  check_labels(in.class_labels, config, batch, where);
+  if (in.timestep_cond.defined()) {
+    if (config.time_cond_proj_dim == 0)
+      throw input_error(where, ": `timestep_cond` is given, but the model has no `time_cond_proj_dim`");
+    check_shape(in.timestep_cond, {batch, config.time_cond_proj_dim}, where + ": `timestep_cond`");
   }
-  if (config.class_embedding != ClassEmbedding::none && !in.class_labels.defined()) {
-    throw input_error(where, ": `class_labels` is needed by this model");
-  }
+  check_latent_size(config, in.sample.size(2), in.sample.size(3), where + ": `sample`");
   for (const Field& field : kFields) {
     const at::Tensor& tensor = in.*field.member;
+    if (tensor.defined() && tensor.is_floating_point() && !at::isfinite(tensor).all().item<bool>())
+      throw runtime::non_finite_error(where, ": `", field.name, "` holds NaN or Inf");
     if (tensor.defined() && (tensor.dim() == 0 || tensor.size(0) != batch)) {
       throw input_error(where, ": `", field.name, "` has ", runtime::sizes_text(tensor), ", expected ", batch,
                         " rows as `sample`");
@@ -127,8 +168,10 @@ Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device) {
   Inputs moved = map_fields(inputs, [&](const at::Tensor& tensor) {
     return tensor.is_floating_point() ? tensor.to(device, dtype) : tensor.to(device);
   });
-  moved.timestep = inputs.timestep.to(device);  // a bf16 timestep would be another timestep
-  if (inputs.time_ids.defined()) moved.time_ids = inputs.time_ids.to(device);
+  // In bf16 they would be other times and labels; what is no look-up or sinusoid the executor casts itself.
+  for (const auto member : {&Inputs::timestep, &Inputs::time_ids, &Inputs::class_labels}) {
+    if ((inputs.*member).defined()) moved.*member = (inputs.*member).to(device);
+  }
   return moved;
 }
 

@@ -14,6 +14,7 @@ using runtime::cat;
 using runtime::input_error;
 
 constexpr int kDefaultLatent = 64;
+constexpr int kMaxSide = 1 << 21;  // of a hidden state
 
 bool starts_with(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
 
@@ -34,7 +35,7 @@ class Builder {
     for (const Stage& stage : config_.mid) mid(stage);
     for (const Stage& stage : config_.up) up(stage);
     stage_ = -1;
-    if (config_.norm_out) emit(StepKind::norm_out, "conv_norm_out", channels_, channels_);
+    emit(StepKind::norm_out, "conv_norm_out", channels_, channels_);
     emit(StepKind::conv_out, "conv_out", channels_, config_.out_channels);
   }
 
@@ -79,8 +80,9 @@ class Builder {
     }
     if (stage.sampler == Resample::none) return;
     const std::string path = stage.path + ".downsamplers.0";
-    if (stage.sampler == Resample::conv) emit(StepKind::downsample, path, channels_, stage.channels);
-    if (stage.sampler == Resample::resnet) emit(StepKind::resnet, path, channels_, stage.channels, Resample::resnet);
+    if (stage.sampler == Resample::conv) emit(StepKind::downsample, path, stage.channels, stage.channels);
+    if (stage.sampler == Resample::resnet)
+      emit(StepKind::resnet, path, stage.channels, stage.channels, Resample::resnet);
     push(path);
   }
   void mid(const Stage& stage) {
@@ -187,6 +189,20 @@ struct Size {
   bool operator==(const Size&) const = default;
 };
 
+// Exact or refused: a count is a product of sizes that each came from a file. Far enough from the limit of 64 bits for
+// the few products of one step to be added.
+std::int64_t product(std::initializer_list<std::int64_t> factors, const Step& step) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 59;
+  std::int64_t value = 1;
+  for (const std::int64_t factor : factors) {
+    if (__builtin_mul_overflow(value, factor, &value) || value > kMost) {
+      throw input_error(step.path, " (", step_name(step.kind),
+                        "): more multiply-accumulates than can be counted; is `sample_size` right?");
+    }
+  }
+  return value;
+}
+
 // Multiply-accumulates of a step whose result has the size `size`; every layer but a sampler's keeps it.
 std::int64_t count_macs(const Program& p, const Step& s, Size size) {
   const Stage* stage = s.stage < 0 ? nullptr : &p.stages[static_cast<std::size_t>(s.stage)];
@@ -201,11 +217,11 @@ std::int64_t count_macs(const Program& p, const Step& s, Size size) {
     if (name == "class_embedding.weight" && p.config.class_embedding == ClassEmbedding::table) continue;  // a look-up
     const bool once = s.kind == StepKind::embed || contains(name, "time_emb_proj");
     const bool of_text = cross && (contains(name, ".to_k.") || contains(name, ".to_v."));
-    macs += element_count(parameter) * (once ? 1 : of_text ? tokens : size.area());
+    macs += product({element_count(parameter), once ? 1 : of_text ? tokens : size.area()}, s);
   }
-  if (cross) return macs + 2 * size.area() * tokens * s.out_channels;
+  if (cross) return macs + product({2, size.area(), tokens, s.out_channels}, s);
   if (s.kind == StepKind::attn1 || s.kind == StepKind::attention)
-    macs += 2 * size.area() * size.area() * s.out_channels;
+    macs += product({2, size.area(), size.area(), s.out_channels}, s);
   return macs;
 }
 
@@ -257,12 +273,16 @@ void advance(Walk& walk, const Program& program, const Step& step) {
       break;
     case StepKind::upsample:
       if (walk.skips.empty()) misfit(step, "no skip is left to take the size from");
-      if (program.config.model_class == ModelClass::conditional) walk.size = walk.skips.back().second;
+      if (program.stages[static_cast<std::size_t>(step.stage)].upsample_to_skip) walk.size = walk.skips.back().second;
       else walk.size = {2 * walk.size.height, 2 * walk.size.width};
       break;
     default: break;
   }
   if (walk.size.height < 1 || walk.size.width < 1) misfit(step, "the latent is too small for so many down-samplings");
+  if (walk.size.height > kMaxSide || walk.size.width > kMaxSide) {
+    misfit(step,
+           cat("the hidden state is ", walk.size.height, "x", walk.size.width, ", at most ", kMaxSide, " a side"));
+  }
   if (!embeds) walk.channels = step.out_channels;
 }
 
@@ -335,6 +355,7 @@ std::int64_t Program::macs() const {
 
 void check_program(Program& program) {
   Walk walk;
+  std::int64_t total = 0;
   walk.channels = program.config.in_channels;
   walk.size = {program.geometry.height, program.geometry.width};
   for (Step& step : program.steps) {
@@ -345,6 +366,7 @@ void check_program(Program& program) {
     for (const Parameter& parameter : step_parameters(program.config, program.stages, step))
       step.params += element_count(parameter);
     step.macs = count_macs(program, step, walk.size);
+    if (__builtin_add_overflow(total, step.macs, &total)) misfit(step, "more multiply-accumulates than can be counted");
   }
   if (!walk.skips.empty()) {
     throw input_error(walk.skips.size(), " skips are left at the end; an up layer was dropped without its down layer");
@@ -362,14 +384,29 @@ Program build_base(const Config& config, Geometry geometry) {
   if (g.height == 0) g.height = config.sample_height > 0 ? config.sample_height : kDefaultLatent;
   if (g.width == 0) g.width = config.sample_width > 0 ? config.sample_width : g.height;
   Builder(config, program).build();
-  check_program(program);
+  try {
+    check_program(program);
+  } catch (const runtime::Error& error) {
+    if (config.where.empty()) throw;
+    throw runtime::Error(error.code(), cat(config.where, ": ", error.what()));
+  }
   return program;
 }
 
-std::optional<Step> bypassed_resnet(const Program& base, const Step& resnet) {
-  const double scale = base.stages[static_cast<std::size_t>(resnet.stage)].output_scale;
-  if (resnet.in_channels == resnet.out_channels && scale == 1.0) return std::nullopt;
-  Step shortcut = resnet;
+void check_latent_size(const Config& config, std::int64_t height, std::int64_t width, const std::string& what) {
+  if (height > kMaxSide || width > kMaxSide)
+    throw input_error(what, ": ", height, "x", width, " is too large, at most ", kMaxSide, " a side");
+  try {
+    (void)build_base(config, {static_cast<int>(height), static_cast<int>(width)});
+  } catch (const runtime::Error& error) {
+    throw input_error(what, ": the U-Net cannot run at ", height, "x", width, ": ", error.what());
+  }
+}
+
+std::optional<Step> bypassed_layer(const Program& base, const Step& layer) {
+  const double scale = base.stages[static_cast<std::size_t>(layer.stage)].output_scale;
+  if (layer.in_channels == layer.out_channels && scale == 1.0) return std::nullopt;
+  Step shortcut = layer;
   shortcut.kind = StepKind::shortcut;
   return shortcut;
 }
@@ -379,12 +416,12 @@ std::vector<Unit> find_units(const Program& base, Shell shell) {
   for (const Step& step : base.steps) {
     if (step.kind == StepKind::resnet && step.resample == Resample::none) {
       units.push_back({step.path, UnitKind::resnet, step.position, step.position, step.params, step.macs});
-      if (const auto left = bypassed_resnet(base, step)) {
+      if (const auto left = bypassed_layer(base, step)) {
         for (const Parameter& p : step_parameters(base.config, base.stages, *left))
           units.back().params -= element_count(p);
         units.back().macs -= count_macs(base, *left, {step.height, step.width});
       }
-    } else if (step.kind == StepKind::attention) {
+    } else if (step.kind == StepKind::attention) {  // a plain one: what a bypass leaves has no weights
       units.push_back({step.path, UnitKind::attention, step.position, step.position, step.params, step.macs});
     } else if (step.kind == StepKind::attn1) {
       units.push_back({step.path, UnitKind::transformer, step.position, step.position, step.params, step.macs});

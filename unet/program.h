@@ -93,6 +93,9 @@ struct Program {
 // The full model. Throws Error(bad_input) where the config's channels, resolution or stack do not fit.
 Program build_base(const Config& config, Geometry geometry = {});
 
+// Throws Error(bad_input) where the network cannot run at this latent size; `what` says whose size it is.
+void check_latent_size(const Config& config, std::int64_t height, std::int64_t width, const std::string& what);
+
 // The tensors a step needs, in diffusers names. Steps without weights have none.
 std::vector<Parameter> step_parameters(const Config& config, const std::vector<Stage>& stages, const Step& step);
 
@@ -101,8 +104,9 @@ enum class Shell { drop, keep };
 std::vector<Unit> find_units(const Program& base, Shell shell = Shell::drop);
 std::vector<ShellGroup> find_shells(const Program& base, const std::vector<Unit>& units);
 
-// The step that a bypassed ResNet leaves behind: its conv_shortcut, or nothing where it is the identity.
-std::optional<Step> bypassed_resnet(const Program& base, const Step& resnet);
+// The step that a bypassed ResNet or plain attention leaves behind, which is the layer with its branch zeroed: the
+// conv_shortcut and the division by the stage's output_scale; nothing where that is the identity.
+std::optional<Step> bypassed_layer(const Program& base, const Step& layer);
 
 // Walks the steps symbolically: channels, resolution and stack must agree from step to step.
 // Throws Error(bad_input) naming the step that does not fit. Fills in every step's size, params and macs.

@@ -68,7 +68,7 @@ class Pruner {
       const Fate fate = fate_[static_cast<std::size_t>(step.position)];
       if (fate == Fate::stays) pruned.steps.push_back(step);
       if (fate == Fate::shortcut) {
-        if (auto left = bypassed_resnet(base_, step)) pruned.steps.push_back(std::move(*left));
+        if (auto left = bypassed_layer(base_, step)) pruned.steps.push_back(std::move(*left));
       }
     }
     check_program(pruned);
@@ -107,10 +107,10 @@ class Pruner {
 
   void bypass(const std::string& layer) {
     for (const Step& step : base_.steps) {
-      if (step.kind == StepKind::resnet && step.path == layer) {
+      if ((step.kind == StepKind::resnet || step.kind == StepKind::attention) && step.path == layer) {
         require_present(step, layer);
         fate(step) = Fate::shortcut;
-      } else if ((step.kind == StepKind::attention && step.path == layer) || in_block(step, layer)) {
+      } else if (in_block(step, layer)) {
         require_present(step, layer);
         fate(step) = Fate::goes;
       }
@@ -206,16 +206,22 @@ Json identity_json(const Spec& spec) {
 
 }  // namespace
 
-Json comparable_config(const Config& config) {
+Json comparable_config(const Json& config) {
   Json plain = Json::object();
-  for (const auto& [key, value] : config.raw.items()) {
-    if (key.front() != '_') plain[key] = value;
+  for (const auto& [key, value] : config.items()) {
+    if (key.rfind('_', 0) != 0) plain[key] = value;
   }
   return plain;
 }
 
+Json comparable_config(const Config& config) { return comparable_config(config.raw); }
+
 std::vector<Removal> canonical_removals(const Program& base, const Spec& spec) {
   const std::vector<std::string> bypassable = removable(base, How::bypass), droppable = removable(base, How::drop);
+  if (spec.removed.size() > bypassable.size() + droppable.size()) {
+    throw input_error("removed: ", spec.removed.size(), " entries, but this ", spec.base.class_name(), " has only ",
+                      bypassable.size() + droppable.size(), " ways to remove something; some are listed twice");
+  }
   std::vector<Removal> list;
   for (const Removal& removal : spec.removed) {
     const auto& known = removal.how == How::bypass ? bypassable : droppable;

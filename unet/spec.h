@@ -62,7 +62,8 @@ Json spec_json(const Spec& spec);
 std::vector<Spec> read_spec_set(const std::filesystem::path& path);
 Json spec_set_json(const std::vector<Spec>& students);
 
-// Config without bookkeeping (`_...`) keys, for comparing bases.
+// A config.json without bookkeeping (`_...`) keys, for comparing bases.
+Json comparable_config(const Json& config);
 Json comparable_config(const Config& config);
 
 }  // namespace laptopdiff::unet

@@ -1,0 +1,32 @@
+// The tensors of a whole pipeline under the names of single-file checkpoints.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "unet/config.h"
+#include "unet/original_names.h"
+#include "unet/tensor_stream.h"
+
+namespace laptopdiff::unet {
+
+// The numbering that original files of this architecture use.
+Family original_family(const Config& config);
+
+// Renames a U-Net's stream. Throws Error(usage), no such form, naming a tensor that original files have no name for
+// (stages of more than two layers, class embeddings of other kinds, UNet2DModel's attention).
+TensorStream original_unet(const TensorStream& tensors, Family family);
+
+// Adds vae/ and text_encoder[_2]/ of a pipeline folder, in `variant` where they have it. `storage`: none keeps what is
+// stored. Throws Error(bad_input) where they do not read, Error(usage) for names without a counterpart.
+void add_pipeline_parts(TensorStream& stream, const std::filesystem::path& pipeline, const std::string& variant,
+                        std::optional<at::ScalarType> storage);
+
+// Adds everything but the U-Net of a checkpoint that is in original names already.
+void add_other_parts(TensorStream& stream, const std::filesystem::path& checkpoint,
+                     std::optional<at::ScalarType> storage);
+
+}  // namespace laptopdiff::unet

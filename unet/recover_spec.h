@@ -1,0 +1,24 @@
+// Import of students made elsewhere: the spec that turns a base into a student whose layers are numbered anew.
+//
+// Where a config alone leaves open which layers are gone, the field's habit decides: a down stage keeps its first
+// layers, an up stage its first ones and its last, a transformer its first blocks, a middle of one ResNet the first
+// (BK-SDM, Segmind small and tiny, KOALA, SSD-1B, Vega). Where the weights are at hand they decide instead, if they
+// clearly tell. Knows no torch.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "unet/spec.h"
+
+namespace laptopdiff::unet {
+
+// How far a student's layer is from a base layer: |s - b|^2 / |b|^2, infinite where shapes differ. Layers are paths of
+// ResNets and transformer blocks.
+using LayerDistance = std::function<double(const std::string& student, const std::string& base)>;
+
+// The pruned program of the result matches the student's, tensor by tensor. Throws Error(bad_input) with the first
+// thing that does not fit where `student` cannot be made from `base` by removing layers.
+Spec recover_spec(const Config& student, const Config& base, const LayerDistance& distance = nullptr);
+
+}  // namespace laptopdiff::unet
