@@ -21,32 +21,29 @@ TensorMap named_state(torch::nn::Module& module) {
   return state;
 }
 
-void append_list(std::string& text, const char* title, const std::vector<std::string>& names) {
-  if (!names.empty()) text += runtime::cat("\n  ", title, " (", names.size(), "): ", runtime::join(names));
-}
-
 }  // namespace
 
 void load_module(torch::nn::Module& module, const TensorMap& weights, const std::string& where) {
   const TensorMap state = named_state(module);
-  std::vector<std::string> missing, unexpected, misshapen;
+  runtime::Misfits misfits;
   for (const auto& [name, target] : state) {
     const auto found = weights.find(name);
-    if (found == weights.end()) missing.push_back(name);
+    if (found == weights.end()) misfits.missing.push_back(name);
     else if (found->second.sizes() != target.sizes())
-      misshapen.push_back(runtime::cat(name, " is ", runtime::sizes_text(found->second), ", the config says ",
-                                       runtime::sizes_text(target)));
+      misfits.misshapen.push_back(runtime::cat(name, " is ", runtime::sizes_text(found->second), ", the config says ",
+                                               runtime::sizes_text(target)));
   }
   for (const auto& [name, tensor] : weights) {
-    if (!state.count(name)) unexpected.push_back(name);
+    if (!state.count(name)) misfits.unexpected.push_back(name);
   }
-  std::string problems;
-  append_list(problems, "missing", missing);
-  append_list(problems, "unexpected", unexpected);
-  append_list(problems, "wrong shape", misshapen);
-  if (!problems.empty()) throw input_error(where, ": the weights do not fit the config:", problems);
+  if (misfits.count() > 0) throw input_error(where, ": the weights do not fit the config:", misfits.text());
+  if (const auto bad = runtime::non_finite_tensors(weights); !bad.empty())
+    throw runtime::non_finite_error(where, ": ", bad.size(), " tensors hold NaN or Inf: ", runtime::listing(bad));
   const at::NoGradGuard no_grad;
-  for (const auto& [name, target] : state) at::Tensor(target).copy_(weights.at(name));
+  for (const auto& [name, target] : state) {
+    at::Tensor(target).copy_(weights.at(name));
+    runtime::release_pages(weights.at(name));
+  }
 }
 
 }  // namespace laptopdiff::diffusion

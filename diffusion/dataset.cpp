@@ -60,10 +60,7 @@ std::string Dataset::digest() const {
   for (const std::string& caption : captions_) hash.add(caption + "\n");
   if (images_.files().empty()) hash.add(images_.digest());
   for (const std::filesystem::path& file : images_.files()) {
-    std::error_code error;
-    const auto size = std::filesystem::file_size(file, error);
-    if (error) throw input_error("cannot read ", file.string(), ": ", error.message());
-    hash.add(cat(file.lexically_relative(folder()).string(), " ", size, "\n"));
+    hash.add(cat(file.lexically_relative(folder()).string(), " ", runtime::sha256_file(file), "\n"));
   }
   return hash.hex();
 }

@@ -26,7 +26,7 @@ class Dataset {
   const std::string& caption(std::int64_t index) const { return captions_[static_cast<std::size_t>(index)]; }
   // U8 [B, H, W, 3]; grey pictures are repeated. Throws Error(bad_input) where files have different sizes.
   at::Tensor images(const std::vector<std::int64_t>& indices) const;
-  // SHA-256 over captions, then images.safetensors or the names and sizes of the PNG files.
+  // SHA-256 over captions, then images.safetensors or the names and contents of the PNG files.
   std::string digest() const;
   const std::filesystem::path& folder() const { return images_.folder(); }
 

@@ -3,16 +3,13 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <cstdint>
 #include <filesystem>
+
+#include "diffusion/png.h"
 
 namespace laptopdiff::diffusion {
 
-inline constexpr std::int64_t kMaxImageSide = 16384;
-inline constexpr std::int64_t kMaxImagePixels = std::int64_t{1} << 26;
-
-// U8 [H, W, C], C = 1 (grey) or 3 (colour). Palettes are expanded, 16 bits cut to 8, transparency dropped, no gamma.
-// Throws Error(bad_input) for files that are not PNG, truncated or damaged, and for sides and areas over the bounds.
+// U8 [H, W, C] of a PNG file, by decode_png(). Throws Error(bad_input) as that does, and for unreadable files.
 at::Tensor read_png(const std::filesystem::path& path);
 
 // Writes U8 [H, W, 3] or [H, W, 1], whole or not at all. Throws Error(resources) where it cannot be written.

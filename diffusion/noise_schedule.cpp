@@ -79,6 +79,10 @@ at::Tensor read_betas(runtime::ObjectReader& in, std::int64_t count) {
     throw input_error(in.where(), ": `trained_betas` has ", trained.size(), " entries, `num_train_timesteps` is ",
                       count);
   }
+  for (const double beta : trained) {
+    if (!(beta > 0 && beta <= 1))
+      throw input_error(in.where(), ": `trained_betas` holds ", beta, ", expected numbers above 0 and at most 1");
+  }
   return at::tensor(std::vector<float>(trained.begin(), trained.end()));
 }
 

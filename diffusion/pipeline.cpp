@@ -2,9 +2,14 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
+
 #include "diffusion/component.h"
 #include "diffusion/image.h"
+#include "diffusion/single_file.h"
 #include "runtime/error.h"
+#include "runtime/progress.h"
+#include "unet/single_file.h"
 
 namespace laptopdiff::diffusion {
 namespace fs = std::filesystem;
@@ -22,7 +27,11 @@ struct ComponentRow {
 
 const std::vector<ComponentRow>& component_rows() {
   static const std::vector<ComponentRow> rows = {
-      {"unet", {"UNet2DConditionModel", "UNet2DModel"}, true, true, true},
+      {"unet",
+       {"UNet2DConditionModel", "UNet2DModel", "PrunedUNet2DConditionModel", "PrunedUNet2DModel"},
+       true,
+       true,
+       true},
       {"scheduler", {}, true, true, true},
       {"vae", {"AutoencoderKL"}, false, true, true},
       {"text_encoder", {"CLIPTextModel", "CLIPTextModelWithProjection"}, false, true, true},
@@ -60,6 +69,11 @@ Family family_of(const Json& index, const std::string& where) {
   return Family::unconditional;
 }
 
+// Parts of a pipeline that change no picture here: a filter of results, and what image prompts need.
+bool is_bystander(const std::string& name) {
+  return name == "safety_checker" || name == "feature_extractor" || name == "image_encoder";
+}
+
 // Lists everything that is wrong with the components at once.
 void check_components(const Json& index, Family family, const fs::path& folder, const std::string& where) {
   std::vector<std::string> problems;
@@ -79,23 +93,22 @@ void check_components(const Json& index, Family family, const fs::path& folder, 
           runtime::cat(row.name, " is a ", class_name, ", expected ", runtime::join(row.classes, " or ")));
     } else if (!fs::is_directory(component_folder(folder, row.name))) {
       problems.push_back(runtime::cat("the folder ", row.name, "/ is missing"));
+    } else if (!needed) {
+      problems.push_back(runtime::cat(row.name, " (", class_name, ") has no place beside the others"));
     }
+  }
+  for (const auto& [name, entry] : index.items()) {
+    const bool component = !name.starts_with("_") && entry.is_array() && entry.size() == 2 && entry[1].is_string();
+    const auto& rows = component_rows();
+    const bool known = std::any_of(rows.begin(), rows.end(), [&](const ComponentRow& row) { return name == row.name; });
+    if (component && !known && !is_bystander(name))
+      problems.push_back(runtime::cat(name.substr(0, 60), " (", entry[1].dump().substr(0, 60), ") is not known"));
   }
   if (!problems.empty()) throw input_error(where, ": this pipeline cannot be read: ", runtime::join(problems, "; "));
 }
 
-TextTower load_tower(const fs::path& folder, const char* tokenizer, const char* encoder) {
-  TextTower tower{Tokenizer::load(folder / tokenizer), load_text_model(folder / encoder)};
-  const auto vocabulary = tower.model->config().vocab_size;
-  if (tower.tokenizer.vocabulary_size() > vocabulary) {
-    throw input_error((folder / tokenizer).string(), ": has token ids up to ", tower.tokenizer.vocabulary_size() - 1,
-                      ", but ", encoder, " has a vocabulary of ", vocabulary);
-  }
-  if (tower.tokenizer.max_length() > tower.model->config().max_position_embeddings) {
-    throw input_error((folder / tokenizer).string(), ": pads to ", tower.tokenizer.max_length(), " tokens, but ",
-                      encoder, " has ", tower.model->config().max_position_embeddings, " positions");
-  }
-  return tower;
+TextTower load_tower(const fs::path& folder, const char* tokenizer, const char* encoder, const std::string& variant) {
+  return make_tower(folder / tokenizer, load_text_model(folder / encoder, variant), encoder);
 }
 
 // A U-Net's own folder with a scheduler's config beside it, and no index.
@@ -112,14 +125,51 @@ std::optional<Pipeline> load_flat(const fs::path& folder) {
   return pipeline;
 }
 
-// The two XL towers' penultimate states, without the final norm, or the one tower's last state, with it.
-at::Tensor conditioning_state(const TextOutput& output, bool is_xl) {
-  return is_xl ? output.hidden_states[output.hidden_states.size() - 2] : output.last_hidden_state;
+// Hidden states after the one that conditions: XL's towers stop one block early.
+constexpr std::int64_t kXlUnusedLayers = 1;
+
+// XL conditions on the bare state, SD 1/2 on the state after the final norm.
+at::Tensor conditioning_state(ClipTextModel& model, const TextOutput& output, bool is_xl, std::int64_t clip_skip) {
+  const std::int64_t from_end = clip_skip + 1 + (is_xl ? kXlUnusedLayers : 0);
+  const at::Tensor& state = output.hidden_states[output.hidden_states.size() - static_cast<std::size_t>(from_end)];
+  return is_xl ? state : model->final_norm(state);
 }
 
 }  // namespace
 
-Pipeline Pipeline::load(const fs::path& folder, Parts parts) {
+void overrule_outdated(Json& scheduler, const std::string& where) {
+  if (!scheduler.is_object()) return;  // Scheduler::make refuses it
+  const std::pair<const char*, Json> settings[] = {{"steps_offset", 1}, {"clip_sample", false}};
+  for (const auto& [key, value] : settings) {
+    if (scheduler.contains(key) && scheduler[key] != value) {
+      runtime::warn(runtime::cat(where, ": `", key, "` ", scheduler[key].dump(), " is outdated; ", value.dump(),
+                                 " is used, as in diffusers"));
+    }
+    scheduler[key] = value;
+  }
+}
+
+TextTower make_tower(const fs::path& tokenizer, ClipTextModel model, const std::string& encoder) {
+  TextTower tower{Tokenizer::load(tokenizer), std::move(model)};
+  const auto vocabulary = tower.model->config().vocab_size;
+  if (tower.tokenizer.vocabulary_size() > vocabulary) {
+    throw input_error(tokenizer.string(), ": has token ids up to ", tower.tokenizer.vocabulary_size() - 1, ", but ",
+                      encoder, " has a vocabulary of ", vocabulary);
+  }
+  if (tower.tokenizer.max_length() > tower.model->config().max_position_embeddings) {
+    throw input_error(tokenizer.string(), ": pads to ", tower.tokenizer.max_length(), " tokens, but ", encoder, " has ",
+                      tower.model->config().max_position_embeddings, " positions");
+  }
+  return tower;
+}
+
+Pipeline Pipeline::load(const fs::path& folder, Parts parts, const PipelineFiles& files) {
+  if (unet::is_single_file(folder)) {
+    return load_single_file(folder, files.config_folder.empty() ? folder.parent_path() : files.config_folder, parts);
+  }
+  if (!files.config_folder.empty()) {
+    throw runtime::usage_error("--pipeline-config is for single-file checkpoints; ", folder.string(), " is a folder");
+  }
   const fs::path index_path = folder / "model_index.json";
   if (!fs::exists(index_path)) {
     if (auto flat = load_flat(folder)) return std::move(*flat);
@@ -140,21 +190,32 @@ Pipeline Pipeline::load(const fs::path& folder, Parts parts) {
   pipeline.scheduler_config = read_scheduler_config(component_folder(folder, "scheduler") / "scheduler_config.json");
   pipeline.zeros_for_empty_prompt = in.get("force_zeros_for_empty_prompt", family == Family::stable_diffusion_xl);
   if (parts == Parts::config_only || family == Family::unconditional) return pipeline;
-  pipeline.text.push_back(load_tower(folder, "tokenizer", "text_encoder"));
+  if (family == Family::stable_diffusion) overrule_outdated(pipeline.scheduler_config, where);
+  pipeline.text.push_back(load_tower(folder, "tokenizer", "text_encoder", files.variant));
   if (family == Family::stable_diffusion_xl)
-    pipeline.text.push_back(load_tower(folder, "tokenizer_2", "text_encoder_2"));
-  if (parts == Parts::all) pipeline.vae = load_vae(folder / "vae");
+    pipeline.text.push_back(load_tower(folder, "tokenizer_2", "text_encoder_2", files.variant));
+  if (pipeline.is_xl() && !pipeline.text.back().model->config().has_projection)
+    throw input_error(where, ": text_encoder_2 has no projection, which gives the U-Net its pooled text");
+  if (parts == Parts::all) pipeline.vae = load_vae(folder / "vae", files.variant);
   return pipeline;
 }
 
-EncodedPrompts Pipeline::encode_prompts(const std::vector<std::string>& texts) {
+std::int64_t Pipeline::max_clip_skip() const {
+  std::int64_t layers = text.empty() ? 0 : text.front().model->config().num_hidden_layers;
+  for (const TextTower& tower : text) layers = std::min(layers, tower.model->config().num_hidden_layers);
+  return is_xl() ? layers - kXlUnusedLayers : layers;
+}
+
+EncodedPrompts Pipeline::encode_prompts(const std::vector<std::string>& texts, std::int64_t clip_skip) {
   TORCH_CHECK(!text.empty(), "encode_prompts: this pipeline has no text encoder");
+  TORCH_CHECK(clip_skip >= 0 && clip_skip <= max_clip_skip(), "encode_prompts: clip_skip ", clip_skip,
+              ", expected 0 to ", max_clip_skip());
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> states;
   EncodedPrompts out;
   for (TextTower& tower : text) {
     const TextOutput output = tower.model(encode_batch(tower.tokenizer, texts).to(device()));
-    states.push_back(conditioning_state(output, is_xl()));
+    states.push_back(conditioning_state(tower.model, output, is_xl(), clip_skip));
     if (is_xl()) out.pooled = output.text_embeds;
   }
   out.context = states.size() == 1 ? states[0] : at::cat(states, -1);
@@ -170,13 +231,16 @@ EncodedPrompts Pipeline::encode_unconditional() {
 at::Tensor Pipeline::to_images(const at::Tensor& samples) {
   const at::NoGradGuard no_grad;
   if (!vae) return to_u8(samples);
-  return to_u8((*vae)->decode(samples / (*vae)->scaling_factor()));
+  const at::Tensor images = (*vae)->decode(samples.to(at::kFloat) / (*vae)->scaling_factor(), vae_tiling);
+  if (!at::isfinite(images).all().item<bool>())
+    throw runtime::non_finite_error(folder.string(), ": the VAE's pictures hold NaN or Inf, though its weights do not");
+  return to_u8(images);
 }
 
 Moments Pipeline::encode_images(const at::Tensor& images) {
   TORCH_CHECK(vae, "encode_images: this pipeline has no VAE");
   const at::NoGradGuard no_grad;
-  return (*vae)->encode_moments(from_u8(images).to(device()));
+  return (*vae)->encode_moments(from_u8(images).to(device()), vae_tiling);
 }
 
 void Pipeline::to(c10::Device target) {

@@ -24,6 +24,9 @@ void check_options(const SampleOptions& o) {
   }
   if (!(o.eta >= 0 && o.eta <= 1)) throw runtime::usage_error("sample: eta is ", o.eta, ", expected 0 to 1");
   if (!std::isfinite(o.guidance)) throw runtime::usage_error("sample: guidance must be a finite number");
+  if (!(o.guidance_rescale >= 0 && o.guidance_rescale <= 1)) {
+    throw runtime::usage_error("sample: guidance rescale is ", o.guidance_rescale, ", expected 0 to 1");
+  }
   TORCH_CHECK(o.shape.size() == 3, "sample: SampleOptions::shape must be {C, h, w}");
   if (!o.latents.defined()) return;
   const std::vector<std::int64_t> expected = {o.count, o.shape[0], o.shape[1], o.shape[2]};
@@ -40,14 +43,10 @@ at::Tensor starting_noise(const SampleOptions& o, std::int64_t first, std::int64
   return at::stack(rows).to(o.device);
 }
 
-StepNoise step_noise(const SampleOptions& o, std::int64_t first, std::int64_t count, std::int64_t index) {
+StepNoise batch_noise(const SampleOptions& o, std::int64_t first, std::int64_t count, std::int64_t index) {
   return [&o, first, count, index] {
     std::vector<at::Tensor> rows;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const runtime::Stream stream(o.seed, runtime::Purpose::sampler_noise, static_cast<std::uint64_t>(index),
-                                   static_cast<std::uint64_t>(first + i));
-      rows.push_back(normal_tensor(stream, o.shape));
-    }
+    for (std::int64_t i = 0; i < count; ++i) rows.push_back(step_noise(o.seed, index, first + i, o.shape));
     return at::stack(rows).to(o.device);
   };
 }
@@ -74,6 +73,16 @@ void check_finite(const at::Tensor& output, std::int64_t first, std::int64_t ind
                                   ") is not finite; try --dtype f32, and check the weights with `inspect`");
 }
 
+// Both halves' outputs -> one.
+at::Tensor guided_output(const at::Tensor& both, const SampleOptions& o) {
+  const auto halves = both.chunk(2);
+  const at::Tensor guided = halves[0] + o.guidance * (halves[1] - halves[0]);
+  if (o.guidance_rescale == 0) return guided;
+  const auto deviation = [](const at::Tensor& x) { return x.flatten(1).std(1).view({-1, 1, 1, 1}); };
+  const at::Tensor rescaled = guided * (deviation(halves[1]) / deviation(guided));
+  return o.guidance_rescale * rescaled + (1 - o.guidance_rescale) * guided;
+}
+
 struct Batch {
   std::int64_t first = 0, count = 0;
 };
@@ -87,12 +96,9 @@ at::Tensor run_batch(Scheduler& scheduler, const Denoiser& denoise, const Condit
     const double t = scheduler.timesteps()[static_cast<std::size_t>(i)];
     const at::Tensor input = scheduler.scale_model_input(x, i);
     at::Tensor output = denoise(guided ? at::cat({input, input}) : input, t, context).to(at::kFloat);
-    if (guided) {
-      const auto halves = output.chunk(2);
-      output = halves[0] + o.guidance * (halves[1] - halves[0]);
-    }
+    if (guided) output = guided_output(output, o);
     check_finite(output, b.first, i, t);
-    x = scheduler.step(output, i, x, {o.eta, step_noise(o, b.first, b.count, i)});
+    x = scheduler.step(output, i, x, {o.eta, batch_noise(o, b.first, b.count, i)});
   }
   return x;
 }
@@ -101,6 +107,13 @@ at::Tensor run_batch(Scheduler& scheduler, const Denoiser& denoise, const Condit
 
 at::Tensor initial_noise(std::uint64_t seed, std::int64_t image, const std::vector<std::int64_t>& shape) {
   return normal_tensor(runtime::Stream(seed, runtime::Purpose::initial_latents, 0, static_cast<std::uint64_t>(image)),
+                       shape);
+}
+
+at::Tensor step_noise(std::uint64_t seed, std::int64_t index, std::int64_t image,
+                      const std::vector<std::int64_t>& shape) {
+  return normal_tensor(runtime::Stream(seed, runtime::Purpose::sampler_noise, static_cast<std::uint64_t>(index),
+                                       static_cast<std::uint64_t>(image)),
                        shape);
 }
 

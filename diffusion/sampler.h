@@ -38,7 +38,10 @@ struct SampleOptions {
   std::int64_t batch = 1;  // B; the last batch may be smaller
   std::int64_t steps = 50;
   double guidance = 7.5;  // g in m = m_u + g (m_c - m_u); guidance is off at 1 and below, as in diffusers
-  double eta = 0;         // DDIM's noise share, 0 to 1
+  // Share, 0 to 1, of the guided output that is brought back to the deviation of the conditional one (Lin et al. 2023,
+  // section 3.4).
+  double guidance_rescale = 0;
+  double eta = 0;  // DDIM's noise share, 0 to 1
   std::uint64_t seed = 0;
   std::vector<std::int64_t> shape;  // {C, h, w}
   at::Tensor latents;               // optional unit noise [N, C, h, w], in place of the seed's
@@ -48,10 +51,14 @@ struct SampleOptions {
 // Unit noise of image `image`, f32 [C, h, w]: a function of (seed, image) alone, so the batch size cannot change it.
 at::Tensor initial_noise(std::uint64_t seed, std::int64_t image, const std::vector<std::int64_t>& shape);
 
+// Noise that a sampler adds to `image` at its call `index`, likewise.
+at::Tensor step_noise(std::uint64_t seed, std::int64_t index, std::int64_t image,
+                      const std::vector<std::int64_t>& shape);
+
 // Called in order with the number of the batch's first image and its final samples, f32 [B, C, h, w] on `device`.
 using BatchDone = std::function<void(std::int64_t first, const at::Tensor& samples)>;
 
-// Runs all images through `scheduler`. Noise that the sampler adds at a step is a function of (seed, step, image).
+// Runs all images through `scheduler`.
 // Throws Error(usage) for impossible options, Error(bad_input) for latents of the wrong shape, Error(non_finite) naming
 // image and step where the network's output is not finite.
 void sample(Scheduler& scheduler, const Denoiser& denoise, const ConditioningOf& conditioning,

@@ -181,7 +181,9 @@ SchedulerOptions read_options(const Json& config, SchedulerKind kind, const std:
   o.where = where;
   o.spacing = read_spacing(in, kind);
   o.steps_offset = in.get("steps_offset", o.steps_offset);
-  if (o.steps_offset < 0) throw input_error(where, ": `steps_offset` is ", o.steps_offset, ", expected at least 0");
+  constexpr std::int64_t kMostOffset = 1000000;  // far beyond any schedule, and far from overflow
+  if (o.steps_offset < 0 || o.steps_offset > kMostOffset)
+    throw input_error(where, ": `steps_offset` is ", o.steps_offset, ", expected 0 to ", kMostOffset);
   o.clip_sample = in.get("clip_sample", o.clip_sample);
   o.clip_sample_range = in.get("clip_sample_range", o.clip_sample_range);
   o.set_alpha_to_one = in.get("set_alpha_to_one", kind == SchedulerKind::ddim);

@@ -81,6 +81,7 @@ ClipTextConfig clip_text_config(const Json& config, const std::string& where) {
   c.eos_token_id = in.get("eos_token_id", c.eos_token_id);
   // A CLIPModel takes the width of its projections from the outer config.
   c.projection_dim = outer.get("projection_dim", c.projection_dim);
+  if (in.get("use_attention_mask", false)) throw input_error(where, ": `use_attention_mask` is not supported");
   if (c.hidden_act != "quick_gelu" && c.hidden_act != "gelu") {
     throw input_error(where, ": `hidden_act` \"", c.hidden_act, "\" is not supported; expected quick_gelu or gelu");
   }
@@ -212,10 +213,10 @@ ClipTextModel make_text_model(const ClipTextConfig& config, const TensorMap& wei
   return model;
 }
 
-ClipTextModel load_text_model(const std::filesystem::path& folder) {
+ClipTextModel load_text_model(const std::filesystem::path& folder, const std::string& variant) {
   const auto path = folder / "config.json";
   const ClipTextConfig config = clip_text_config(runtime::read_json(path), path.string());
-  return make_text_model(config, runtime::read_weight_files(folder, "model"), folder.string());
+  return make_text_model(config, runtime::read_preferred_weight_files(folder, "model", variant), folder.string());
 }
 
 at::Tensor encode_batch(const Tokenizer& tokenizer, const std::vector<std::string>& texts,

@@ -110,6 +110,8 @@ class ClipTextModelImpl : public torch::nn::Module {
   explicit ClipTextModelImpl(const ClipTextConfig& config);
   // ids [B, T] int64, T <= max_position_embeddings, every id in the vocabulary. Throws Error(bad_input) otherwise.
   TextOutput forward(const at::Tensor& ids);
+  // A hidden state [B, T, D] through the final layer norm.
+  at::Tensor final_norm(const at::Tensor& state) { return final_layer_norm_(state); }
   const ClipTextConfig& config() const { return config_; }
 
  private:
@@ -128,7 +130,7 @@ ClipTextModel make_text_model(const ClipTextConfig& config, const runtime::Tenso
                               const std::string& where);
 
 // config.json + model.safetensors of a folder.
-ClipTextModel load_text_model(const std::filesystem::path& folder);
+ClipTextModel load_text_model(const std::filesystem::path& folder, const std::string& variant = "");
 
 // Framed and padded ids of many texts: [N, max_length] int64. `pad` as in Tokenizer::encode.
 at::Tensor encode_batch(const Tokenizer& tokenizer, const std::vector<std::string>& texts,

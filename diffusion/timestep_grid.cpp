@@ -69,6 +69,7 @@ double timestep_of_sigma(double sigma, std::span<const float> log_sigmas) {
   for (std::size_t i = 0; i < log_sigmas.size(); ++i) {
     if (wanted >= log_sigmas[i]) low = i;
   }
+  if (log_sigmas.size() < 2) return 0;
   low = std::min(low, log_sigmas.size() - 2);
   const double below = log_sigmas[low], above = log_sigmas[low + 1];
   const double weight = std::clamp((below - wanted) / (below - above), 0.0, 1.0);

@@ -13,6 +13,7 @@ using runtime::Json;
 
 namespace {
 
+constexpr std::size_t kMaxAddedTokens = 4096;     // each is looked for at every place of a text
 constexpr std::int64_t kLongestLength = 1 << 20;  // saved tokenizers write 1e30 for "no limit"
 
 std::int64_t token_id(const Json& value, const std::string& where) {
@@ -82,6 +83,8 @@ std::string text_of(const Json& json, const char* key) {
 void add_token(TokenizerFiles& files, AddedToken token) {
   const auto same = [&](const AddedToken& other) { return other.content == token.content; };
   if (token.content.empty() || std::any_of(files.added.begin(), files.added.end(), same)) return;
+  if (files.added.size() >= kMaxAddedTokens)
+    throw input_error(files.where, ": more than ", kMaxAddedTokens, " added tokens");
   files.added.push_back(std::move(token));
 }
 

@@ -7,6 +7,7 @@
 #include "diffusion/component.h"
 #include "runtime/error.h"
 #include "runtime/weight_files.h"
+#include "unet/original_names.h"
 
 namespace laptopdiff::diffusion {
 using runtime::input_error;
@@ -238,19 +239,22 @@ void check_widths(const VaeConfig& c, const std::string& where) {
   if (!(c.scaling_factor > 0)) throw input_error(where, ": `scaling_factor` must be above 0");
 }
 
+// A side, or [height, width], of which diffusers tiles by the height.
+std::int64_t read_sample_size(runtime::ObjectReader& in, std::int64_t fallback) {
+  if (!in.has("sample_size") || !in.raw("sample_size").is_array()) return in.get("sample_size", fallback);
+  const auto sides = in.get<std::vector<std::int64_t>>("sample_size", {});
+  return sides.empty() ? fallback : sides.front();
+}
+
+bool exceeds(const at::Tensor& image, std::int64_t side) { return image.size(2) > side || image.size(3) > side; }
+
 // Attention weights of files from before the names were unified; some hold them as 1x1 convolutions.
 TensorMap with_current_names(const TensorMap& weights) {
-  static const std::pair<std::string, std::string> kRenamed[] = {
-      {".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}};
   TensorMap out;
   for (const auto& [name, tensor] : weights) {
-    const auto attention = name.find(".attentions.");
-    std::string current = name;
-    for (const auto& [old_part, new_part] : kRenamed) {
-      const auto at = name.find(old_part);
-      if (attention != std::string::npos && at != std::string::npos) current.replace(at, old_part.size(), new_part);
-    }
-    const bool is_projection = attention != std::string::npos && current.find(".to_") != std::string::npos;
+    const std::string current = unet::current_attention_name(name);
+    const bool is_projection =
+        current.find(".attentions.") != std::string::npos && current.find(".to_") != std::string::npos;
     const bool is_convolution = tensor.dim() == 4 && tensor.size(2) == 1 && tensor.size(3) == 1;
     out[current] = is_projection && is_convolution ? tensor.flatten(1) : tensor;
   }
@@ -273,6 +277,7 @@ VaeConfig vae_config(const Json& config, const std::string& where) {
   c.latent_channels = in.get("latent_channels", c.latent_channels);
   c.norm_num_groups = in.get("norm_num_groups", c.norm_num_groups);
   c.scaling_factor = in.get("scaling_factor", c.scaling_factor);
+  c.sample_size = read_sample_size(in, c.sample_size);
   c.use_quant_conv = in.get("use_quant_conv", c.use_quant_conv);
   c.use_post_quant_conv = in.get("use_post_quant_conv", c.use_post_quant_conv);
   c.mid_block_add_attention = in.get("mid_block_add_attention", c.mid_block_add_attention);
@@ -293,15 +298,28 @@ AutoencoderKlImpl::AutoencoderKlImpl(const VaeConfig& config)
     post_quant_conv_ = register_module("post_quant_conv", Conv2d(c, c, ConvShape{1, 1, 0}));
 }
 
-Moments AutoencoderKlImpl::encode_moments(const at::Tensor& images) {
-  at::Tensor both = encoder_->forward(images);
-  if (quant_conv_) both = quant_conv_(both);
+at::Tensor AutoencoderKlImpl::encode_tile(const at::Tensor& images) {
+  const at::Tensor both = encoder_->forward(images);
+  return quant_conv_ ? quant_conv_(both) : both;
+}
+
+at::Tensor AutoencoderKlImpl::decode_tile(const at::Tensor& latents) {
+  return decoder_->forward(post_quant_conv_ ? post_quant_conv_(latents) : latents);
+}
+
+Moments AutoencoderKlImpl::encode_moments(const at::Tensor& images, Tiling tiling) {
+  const TileShape tile{config_.sample_size, config_.sample_size / downscale()};
+  const bool tiled = tiling == Tiling::on && exceeds(images, tile.in);
+  const at::Tensor both = tiled ? run_tiled(images, tile, [this](const at::Tensor& part) { return encode_tile(part); })
+                                : encode_tile(images);
   const auto halves = both.chunk(2, 1);
   return {halves[0], halves[1].clamp(-30.0, 20.0)};
 }
 
-at::Tensor AutoencoderKlImpl::decode(const at::Tensor& latents) {
-  return decoder_->forward(post_quant_conv_ ? post_quant_conv_(latents) : latents);
+at::Tensor AutoencoderKlImpl::decode(const at::Tensor& latents, Tiling tiling) {
+  const TileShape tile{config_.sample_size / downscale(), config_.sample_size};
+  if (tiling == Tiling::off || !exceeds(latents, tile.in)) return decode_tile(latents);
+  return run_tiled(latents, tile, [this](const at::Tensor& part) { return decode_tile(part); });
 }
 
 std::int64_t AutoencoderKlImpl::downscale() const { return std::int64_t{1} << (config_.block_out_channels.size() - 1); }
@@ -314,10 +332,11 @@ AutoencoderKl make_vae(const VaeConfig& config, const TensorMap& weights, const 
   return vae;
 }
 
-AutoencoderKl load_vae(const std::filesystem::path& folder) {
+AutoencoderKl load_vae(const std::filesystem::path& folder, const std::string& variant) {
   const auto path = folder / "config.json";
   const VaeConfig config = vae_config(runtime::read_json(path), path.string());
-  return make_vae(config, runtime::read_weight_files(folder, "diffusion_pytorch_model"), folder.string());
+  return make_vae(config, runtime::read_preferred_weight_files(folder, "diffusion_pytorch_model", variant),
+                  folder.string());
 }
 
 }  // namespace laptopdiff::diffusion

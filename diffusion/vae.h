@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "diffusion/layers.h"
+#include "diffusion/tiles.h"
 #include "runtime/json.h"
 #include "runtime/tensors.h"
 
@@ -30,6 +31,7 @@ struct VaeConfig {
   std::int64_t latent_channels = 4;
   std::int64_t norm_num_groups = 32;
   double scaling_factor = 0.18215;
+  std::int64_t sample_size = 32;  // of the images it was trained on, and of a tile
   bool use_quant_conv = true;
   bool use_post_quant_conv = true;
   bool mid_block_add_attention = true;
@@ -51,10 +53,11 @@ class VaeDecoder;
 class AutoencoderKlImpl : public torch::nn::Module {
  public:
   explicit AutoencoderKlImpl(const VaeConfig& config);
-  // Images [B, C, H, W] in [-1, 1] -> unscaled moments.
-  Moments encode_moments(const at::Tensor& images);
+  // Images [B, C, H, W] in [-1, 1] -> unscaled moments. With tiling, images larger than sample_size (and latents larger
+  // than its latent) go through in tiles: less memory, and slightly other numbers, those of diffusers' enable_tiling.
+  Moments encode_moments(const at::Tensor& images, Tiling tiling = Tiling::off);
   // Unscaled latents [B, c, h, w] -> images [B, C, H, W]; the caller divides by scaling_factor() first.
-  at::Tensor decode(const at::Tensor& latents);
+  at::Tensor decode(const at::Tensor& latents, Tiling tiling = Tiling::off);
   // latent for the U-Net = scaling_factor() * sample of the moments.
   double scaling_factor() const { return config_.scaling_factor; }
   // Image side over latent side.
@@ -62,6 +65,9 @@ class AutoencoderKlImpl : public torch::nn::Module {
   const VaeConfig& config() const { return config_; }
 
  private:
+  at::Tensor encode_tile(const at::Tensor& images);   // [B, 2c, h, w]
+  at::Tensor decode_tile(const at::Tensor& latents);  // [B, C, H, W]
+
   VaeConfig config_;
   std::shared_ptr<VaeEncoder> encoder_;
   std::shared_ptr<VaeDecoder> decoder_;
@@ -74,6 +80,6 @@ TORCH_MODULE(AutoencoderKl);
 AutoencoderKl make_vae(const VaeConfig& config, const runtime::TensorMap& weights, const std::string& where);
 
 // config.json + diffusion_pytorch_model.safetensors of a folder.
-AutoencoderKl load_vae(const std::filesystem::path& folder);
+AutoencoderKl load_vae(const std::filesystem::path& folder, const std::string& variant = "");
 
 }  // namespace laptopdiff::diffusion

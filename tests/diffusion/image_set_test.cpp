@@ -75,8 +75,7 @@ TEST_CASE("a folder that is no set of pictures says why") {
     CHECK(reference_failure(folder).says("there are no pictures; expected .png files or images.safetensors"));
   }
   SUBCASE("a gap") {
-    for (const char* name : {"000000.png", "000002.png"})
-      write_png(folder / name, at::zeros({2, 2, 3}, at::kByte));
+    for (const char* name : {"000000.png", "000002.png"}) write_png(folder / name, at::zeros({2, 2, 3}, at::kByte));
     CHECK(numbered_failure(folder).says("000001.png is missing among 2 .png files; picture i belongs to prompt i"));
   }
   SUBCASE("another name") {

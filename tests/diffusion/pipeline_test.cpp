@@ -43,6 +43,32 @@ TEST_CASE("latents are unscaled before they are decoded") {
                   (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().to(at::kByte)[0].permute({1, 2, 0})));
 }
 
+TEST_CASE("clip skip conditions on an earlier state, normed") {
+  const TemporaryFolder folder;
+  test::write_pipeline(folder.path());
+  auto pipeline = Pipeline::load(folder.path());
+  CHECK(pipeline.max_clip_skip() == 2);
+  auto& tower = pipeline.text.front();
+  const TextOutput output = tower.model(encode_batch(tower.tokenizer, {"cat"}));
+  CHECK(at::equal(pipeline.encode_prompts({"cat"}, 0).context, output.last_hidden_state));
+  for (const std::int64_t skip : {1, 2}) {
+    const at::Tensor& state = output.hidden_states[static_cast<std::size_t>(2 - skip)];
+    CHECK(at::equal(pipeline.encode_prompts({"cat"}, skip).context, tower.model->final_norm(state)));
+  }
+  CHECK_THROWS(pipeline.encode_prompts({"cat"}, 3));
+}
+
+TEST_CASE("settings that diffusers' Stable Diffusion pipelines overrule are overruled") {
+  const TemporaryFolder folder;
+  test::write_pipeline(folder.path());
+  put_bytes(folder / "scheduler" / "scheduler_config.json",
+            R"({"_class_name": "DDIMScheduler", "clip_sample": true, "set_alpha_to_one": false})");
+  const auto pipeline = Pipeline::load(folder.path(), Parts::text_only);
+  CHECK(pipeline.scheduler_config["clip_sample"] == false);
+  CHECK(pipeline.scheduler_config["steps_offset"] == 1);
+  CHECK(pipeline.scheduler_config["set_alpha_to_one"] == false);
+}
+
 TEST_CASE("only the parts that are asked for are read") {
   const TemporaryFolder folder;
   test::write_pipeline(folder.path());

@@ -117,6 +117,29 @@ TEST_CASE("guidance extrapolates from the unconditional output to the conditiona
   }
 }
 
+TEST_CASE("guidance rescale brings the deviation of the guided output towards the conditional one's") {
+  // Unconditional output u, conditional 3 u: guided by 2 it is 5 u, whose deviation is 5/3 of the conditional one's.
+  const Denoiser network = [](const at::Tensor& x, double, const Context& context) {
+    const at::Tensor u = at::linspace(-1, 1, x[0].numel()).view(x[0].sizes());
+    return u * context.encoder_hidden_states.view({-1, 1, 1, 1});
+  };
+  const ConditioningOf conditioning = [](std::int64_t, std::int64_t count) {
+    Conditioning c;
+    c.conditional.encoder_hidden_states = at::full({count, 1, 1}, 3.F);
+    c.unconditional.encoder_hidden_states = at::full({1, 1, 1}, 1.F);
+    return c;
+  };
+  SampleOptions options = small_options(2, 2);
+  options.latents = at::zeros({2, 2, 3, 3});
+  options.steps = 1;
+  options.guidance = 2;
+  const at::Tensor guided = run("euler", options, network, conditioning);
+  options.guidance_rescale = 1;
+  CHECK(at::allclose(run("euler", options, network, conditioning), guided * 0.6));
+  options.guidance_rescale = 0.5;
+  CHECK(at::allclose(run("euler", options, network, conditioning), guided * 0.8));
+}
+
 TEST_CASE("without an unconditional context there is no guidance") {
   SampleOptions options = small_options(1, 1);
   options.guidance = 9;
@@ -151,6 +174,10 @@ TEST_CASE("impossible sampling options are refused") {
   SUBCASE("guidance that is no number") {
     options.guidance = std::numeric_limits<double>::infinity();
     CHECK(thrown().says("guidance must be a finite number"));
+  }
+  SUBCASE("a guidance rescale above 1") {
+    options.guidance_rescale = 1.5;
+    CHECK(thrown().says("guidance rescale is 1.5, expected 0 to 1"));
   }
   SUBCASE("latents for another count") {
     options.latents = at::zeros({3, 2, 3, 3});

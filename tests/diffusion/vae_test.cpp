@@ -43,6 +43,21 @@ TEST_CASE("images and latents have the stated shapes, whatever the size") {
   CHECK(vae->scaling_factor() == 0.5);
 }
 
+TEST_CASE("tiling leaves images of one tile alone, and gives larger ones their size") {
+  Json json = test::small_vae_json();
+  SUBCASE("a side") { json["sample_size"] = 16; }
+  SUBCASE("height and width") { json["sample_size"] = {16, 24}; }
+  const VaeConfig config = vae_config(json, "config.json");
+  CHECK(config.sample_size == 16);
+  AutoencoderKl empty(config);
+  auto vae = make_vae(config, test::random_weights(*empty), "test");
+  const at::NoGradGuard no_grad;
+  const at::Tensor small = at::randn({1, 4, 8, 5}), large = at::randn({2, 4, 9, 30});
+  CHECK(at::equal(vae->decode(small, Tiling::on), vae->decode(small)));
+  CHECK(vae->decode(large, Tiling::on).sizes() == at::IntArrayRef{2, 3, 18, 60});
+  CHECK_FALSE(at::allclose(vae->decode(large, Tiling::on), vae->decode(large)));
+}
+
 TEST_CASE("the log-variance is clamped") {
   const VaeConfig config = vae_config(test::small_vae_json(), "config.json");
   AutoencoderKl empty(config);

@@ -145,6 +145,15 @@ TEST_CASE("CLIP says what it cannot embed") {
     auto weights = test::clip_weights();
     weights["visual_projection.weight"] = at::full({3, 4}, std::numeric_limits<float>::quiet_NaN());
     folder.put_weights(weights);
+    const auto thrown = test::thrown_by([&] { folder.load(); });
+    CHECK(thrown.code == ExitCode::non_finite);
+    CHECK(thrown.says("visual_projection.weight (12 NaN, 0 Inf)"));
+  }
+  SUBCASE("with weights whose product is none") {
+    auto weights = test::clip_weights();
+    weights["vision_model.post_layernorm.weight"] = at::full({4}, 1e10);
+    weights["visual_projection.weight"] = at::full({3, 4}, 1e30);
+    folder.put_weights(weights);
     const auto thrown = test::thrown_by([&] { folder.load().image_embeds(test::noise_pictures(2, 4, 3)); });
     CHECK(thrown.code == ExitCode::non_finite);
     CHECK(thrown.says("pictures: 2 of 2 embeddings are NaN or Inf, the first of them 0"));

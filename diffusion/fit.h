@@ -1,0 +1,15 @@
+// Whether a U-Net belongs to a pipeline: what the one takes, the other must give.
+#pragma once
+
+#include <string>
+
+#include "diffusion/pipeline.h"
+#include "unet/config.h"
+
+namespace laptopdiff::diffusion {
+
+// Channels of latents, widths of texts, SD XL's pooled text and sizes. `verb` begins the message.
+// Throws Error(bad_input); inpainting, upscaling and learned variances, which change the channels, among it.
+void check_fit(const unet::Config& unet, const Pipeline& pipeline, const std::string& verb);
+
+}  // namespace laptopdiff::diffusion
