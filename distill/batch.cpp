@@ -54,8 +54,10 @@ Batch BatchMaker::make(std::int64_t begin, std::int64_t end) {
   batch.inputs.sample = diffusion::add_noise(schedule_, clean, noise, batch.inputs.timestep);
   batch.target = diffusion::training_target(schedule_, clean, noise, batch.inputs.timestep);
   if (cache_.texts.defined()) {
-    batch.inputs.encoder_hidden_states =
-        cache_.texts.index_select(0, cache_.text_of.index_select(0, index)).to(device_);
+    const at::Tensor captions = cache_.text_of.index_select(0, index);
+    batch.inputs.encoder_hidden_states = cache_.texts.index_select(0, captions).to(device_);
+    if (cache_.pooled.defined()) batch.inputs.text_embeds = cache_.pooled.index_select(0, captions).to(device_);
+    if (cache_.time_ids.defined()) batch.inputs.time_ids = cache_.time_ids.to(device_).expand({end - begin, -1});
   }
   return batch;
 }

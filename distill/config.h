@@ -73,7 +73,7 @@ struct DistillConfig {
     v("seed", seed, "of data order, timesteps and noise");
     v("optimizer", optimizer, "AdamW and averaging");
     v("loss", loss, "task + output + feature terms");
-    v("first_timestep", first_timestep, "train on timesteps from here");
+    v("first_timestep", first_timestep, "train on timesteps from here; 0: the spec's");
     v("last_timestep", last_timestep, "up to, not including; 0: the spec's");
     v("min_snr_gamma", min_snr_gamma, "min-SNR weighting of the task term; 0: off");
     v("log_every", log_every, "steps between log lines");

@@ -18,7 +18,9 @@ namespace {
 
 using runtime::cat;
 
-constexpr std::int64_t kEncodeBatch = 64;
+constexpr std::int64_t kTextBatch = 64;
+constexpr std::int64_t kPictureBatch = 64;
+constexpr std::int64_t kPixelBatch = 1 << 20;  // an SD VAE holds some 4 KiB a pixel while it encodes
 
 void encode_texts(diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
                   const std::vector<std::int64_t>& indices, LatentCache& cache) {
@@ -30,24 +32,25 @@ void encode_texts(diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
     if (fresh) distinct.push_back(data.caption(index));
     rows.push_back(entry->second);
   }
-  std::vector<at::Tensor> contexts;
-  for (std::size_t begin = 0; begin < distinct.size(); begin += kEncodeBatch) {
+  std::vector<at::Tensor> contexts, pooled;
+  for (std::size_t begin = 0; begin < distinct.size(); begin += kTextBatch) {
     const std::vector<std::string> part(
         distinct.begin() + static_cast<std::ptrdiff_t>(begin),
-        distinct.begin() + static_cast<std::ptrdiff_t>(std::min(distinct.size(), begin + kEncodeBatch)));
-    contexts.push_back(pipeline.encode_prompts(part).context.to(at::kCPU, at::kFloat));
+        distinct.begin() + static_cast<std::ptrdiff_t>(std::min(distinct.size(), begin + kTextBatch)));
+    const diffusion::EncodedPrompts encoded = pipeline.encode_prompts(part);
+    contexts.push_back(encoded.context.to(at::kCPU, at::kFloat));
+    if (pipeline.is_xl()) pooled.push_back(encoded.pooled.to(at::kCPU, at::kFloat));
   }
   cache.texts = at::cat(contexts, 0);
+  if (!pooled.empty()) cache.pooled = at::cat(pooled, 0);
   cache.text_of = at::tensor(rows, at::kLong);
 }
 
-runtime::TensorMap tensors_of(const LatentCache& cache) {
-  runtime::TensorMap map{{"mean", cache.mean}};
-  if (cache.std.defined()) map["std"] = cache.std;
-  if (cache.texts.defined()) map["texts"] = cache.texts;
-  if (cache.text_of.defined()) map["text_of"] = cache.text_of;
-  return map;
-}
+// Each part under its name in the file.
+constexpr std::pair<const char*, at::Tensor LatentCache::*> kParts[] = {
+    {"mean", &LatentCache::mean},       {"std", &LatentCache::std},       {"texts", &LatentCache::texts},
+    {"text_of", &LatentCache::text_of}, {"pooled", &LatentCache::pooled}, {"time_ids", &LatentCache::time_ids},
+};
 
 }  // namespace
 
@@ -71,11 +74,18 @@ LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data
   LatentCache cache;
   std::vector<at::Tensor> means, stds;
   const auto total = static_cast<std::int64_t>(indices.size());
+  const at::Tensor first = data.images({indices.begin(), indices.begin() + 1});
+  const std::int64_t height = first.size(1), width = first.size(2);
+  const std::int64_t batch = std::clamp<std::int64_t>(kPixelBatch / (height * width), 1, kPictureBatch);
   runtime::Progress progress("encode", total, "pictures");
-  for (std::int64_t begin = 0; begin < total; begin += kEncodeBatch) {
+  for (std::int64_t begin = 0; begin < total; begin += batch) {
     runtime::throw_if_interrupted("encoding starts over");
-    const std::int64_t end = std::min(total, begin + kEncodeBatch);
+    const std::int64_t end = std::min(total, begin + batch);
     const at::Tensor images = data.images({indices.begin() + begin, indices.begin() + end});
+    if (images.size(1) != height || images.size(2) != width) {
+      throw runtime::input_error(data.folder().string(), ": pictures of ", height, " x ", width, " and of ",
+                                 images.size(1), " x ", images.size(2), "; all must have one size");
+    }
     if (!pipeline.vae) {
       means.push_back(diffusion::from_u8(images));
     } else {
@@ -89,6 +99,10 @@ LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data
   cache.mean = at::cat(means, 0);
   if (!stds.empty()) cache.std = at::cat(stds, 0);
   if (!pipeline.text.empty()) encode_texts(pipeline, data, indices, cache);
+  if (pipeline.is_xl()) {
+    const std::vector<std::int64_t> sizes = {height, width, 0, 0, height, width};
+    cache.time_ids = at::tensor(sizes, at::kFloat);
+  }
   progress.finish();
   return cache;
 }
@@ -96,9 +110,10 @@ LatentCache encode(diffusion::Pipeline& pipeline, const diffusion::Dataset& data
 std::string cache_key(const diffusion::Pipeline& pipeline, const diffusion::Dataset& data,
                       const std::vector<std::int64_t>& indices) {
   runtime::Sha256 hash;
-  hash.add("laptopdiff latent cache 1\n" + data.digest());
+  hash.add("laptopdiff latent cache 2\n" + data.digest());
   hash.add(indices.data(), indices.size() * sizeof indices.front());
-  for (const char* part : {"vae", "text_encoder", "text_encoder_2", "tokenizer"}) {
+  if (std::filesystem::is_regular_file(pipeline.folder)) hash.add(runtime::sha256_file(pipeline.folder) + "\n");
+  for (const char* part : {"vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}) {
     const auto folder = pipeline.folder / part;
     if (!std::filesystem::is_directory(folder)) continue;
     std::vector<std::filesystem::path> files;
@@ -119,11 +134,17 @@ LatentCache load_or_encode(const std::filesystem::path& file, const std::string&
     const auto found = stored->metadata().find("key");
     if (found != stored->metadata().end() && found->second == key) {
       runtime::TensorMap tensors = runtime::read_tensors(file);
-      return {tensors["mean"], tensors["std"], tensors["texts"], tensors["text_of"]};
+      LatentCache cache;
+      for (const auto& [name, part] : kParts) cache.*part = tensors[name];
+      return cache;
     }
   }
   LatentCache cache = encode(pipeline, data, indices);
-  runtime::write_tensors(file, tensors_of(cache), {{"key", key}});
+  runtime::TensorMap tensors;
+  for (const auto& [name, part] : kParts) {
+    if ((cache.*part).defined()) tensors[name] = cache.*part;
+  }
+  runtime::write_tensors(file, tensors, {{"key", key}});
   return cache;
 }
 

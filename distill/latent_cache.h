@@ -19,6 +19,10 @@ struct LatentCache {
   at::Tensor std;      // f32 [N, c, h, w], scaled; undefined for pixels
   at::Tensor texts;    // f32 [K, T, D]; undefined without a text encoder
   at::Tensor text_of;  // int64 [N]
+  at::Tensor pooled;   // f32 [K, P]; SD XL
+  // f32 [6], SD XL: height and width of the picture, the crop's corner, height and width of the target (2307.01952,
+  // section 2.2). The pictures of a data folder have one size and are not cropped.
+  at::Tensor time_ids;
 
   std::int64_t count() const { return mean.size(0); }
 };

@@ -26,7 +26,7 @@ struct TapPair {
 // bk      outputs of the down and up stages; where the last stages are missing, BK-SDM tiny's pairs: the output of the
 //         last proj_out of the deepest down stage that is left (2305.15798, published code)
 // blocks  outputs of every stage and the middle (Segmind); a down stage that lost its sampler meets the teacher's last
-//         missing up stage
+//         missing up stage. A middle of which nothing is left has no output of its own and is not paired
 // units   outputs of every unit that both have
 std::vector<std::string> tap_set_names();
 

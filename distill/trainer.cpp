@@ -7,6 +7,7 @@
 #include <fstream>
 #include <optional>
 
+#include "diffusion/fit.h"
 #include "distill/batch.h"
 #include "distill/losses.h"
 #include "distill/optimizer.h"
@@ -87,10 +88,19 @@ Json identity(const DistillConfig& config) {
   return json;
 }
 
-Setting prepare(const DistillConfig& config, const fs::path& folder, const RunOptions& options) {
+// The noise that a sample gets and what the network is to say of it.
+std::string schedule_digest(const diffusion::NoiseSchedule& schedule) {
+  runtime::Sha256 hash;
+  hash.add(cat(schedule.train_timesteps, " ", static_cast<int>(schedule.prediction), "\n"));
+  const at::Tensor alphas = schedule.alphas_cumprod.contiguous();
+  hash.add(alphas.data_ptr<float>(), alphas.nbytes());
+  return hash.hex();
+}
+
+// All but the data, which is encoded only for a run that has something left to do.
+Setting prepare(const DistillConfig& config, const diffusion::Pipeline& pipeline, const std::string& data_key,
+                const RunOptions& options) {
   Setting s;
-  diffusion::Pipeline pipeline = diffusion::Pipeline::load(config.pipeline);
-  pipeline.to(options.device);
   s.schedule = diffusion::noise_schedule(pipeline.scheduler_config);
   const unet::Model teacher = unet::load_model(config.teacher.empty() ? pipeline.unet_folder.string() : config.teacher);
   const std::string teacher_sha256 = runtime::tensors_sha256(teacher.weights);
@@ -98,6 +108,7 @@ Setting prepare(const DistillConfig& config, const fs::path& folder, const RunOp
   s.base = unet::build_base(teacher.spec.base);
   if (!teacher.spec.removed.empty())
     throw runtime::usage_error("distill: the teacher ", teacher.path.string(), " is pruned; give a full model");
+  diffusion::check_fit(s.spec.base, pipeline, "distill");
   s.student = unet::prune(s.base, s.spec);
   s.teacher_weights = unet::convert(teacher.weights, at::kFloat, options.device);
   if (const auto bad = runtime::non_finite_tensors(s.teacher_weights); !bad.empty()) {
@@ -105,20 +116,14 @@ Setting prepare(const DistillConfig& config, const fs::path& folder, const RunOp
   }
   s.initial = initial_weights(config, s);
   s.pairs = tap_pairs(config.loss.taps, s.base, s.student);
-  s.first_timestep = config.last_timestep > 0 ? config.first_timestep : s.spec.first_timestep;
+  s.first_timestep = config.first_timestep > 0 ? config.first_timestep : s.spec.first_timestep;
   s.last_timestep = std::min<std::int64_t>(config.last_timestep > 0 ? config.last_timestep : s.spec.last_timestep,
                                            s.schedule.train_timesteps);
   if (s.first_timestep < 0 || s.first_timestep >= s.last_timestep) {
     throw runtime::usage_error("distill: no timesteps in [", s.first_timestep, ", ", s.last_timestep, ")");
   }
-  const diffusion::Dataset data = diffusion::Dataset::open(config.data.folder);
-  const std::vector<std::int64_t> indices =
-      pick_images(data, config.data.images, static_cast<std::uint64_t>(config.seed), false);
-  const std::string data_key = cache_key(pipeline, data, indices);
-  s.cache = load_or_encode(config.cache.empty() ? folder / "cache.safetensors" : fs::path(config.cache), data_key,
-                           pipeline, data, indices);
   s.key = runtime::sha256(cat(identity(config).dump(), teacher_sha256, unet::spec_digest(s.spec),
-                              runtime::tensors_sha256(s.initial), data_key, " ",
+                              runtime::tensors_sha256(s.initial), data_key, " ", schedule_digest(s.schedule), " ",
                               c10::DeviceTypeName(options.device.type()), " ", c10::toString(options.dtype)));
   return s;
 }
@@ -274,7 +279,7 @@ class Trainer {
 };
 
 void clear_run(const fs::path& folder) {
-  for (const char* name : {"result.json", "checkpoint.safetensors", "log.jsonl", "config.json", "cache.safetensors"})
+  for (const char* name : {"result.json", "checkpoint.safetensors", "log.jsonl", "config.json"})
     fs::remove(folder / name);
   fs::remove_all(folder / "student");
 }
@@ -285,10 +290,19 @@ Json run_distill(const DistillConfig& config, const fs::path& folder, const RunO
   check_config(config);
   if (options.dtype == at::kHalf)
     throw runtime::usage_error("distill: --dtype f16 would need loss scaling; use bf16 or f32");
-  const runtime::FolderLock lock(folder);
-  if (options.existing == runtime::Existing::overwrite) clear_run(folder);
-  Setting setting = prepare(config, folder, options);
-  if (fs::exists(folder / "result.json")) {
+  const runtime::FolderLock lock(folder, "distill");
+  // What the configs alone can refuse is refused before text encoder and VAE are read.
+  const auto outline = diffusion::Pipeline::load(config.pipeline, diffusion::Parts::config_only);
+  unet::load_architecture(config.teacher.empty() ? outline.unet_folder : fs::path(config.teacher));
+  diffusion::Pipeline pipeline = diffusion::Pipeline::load(config.pipeline);
+  pipeline.to(options.device);
+  const diffusion::Dataset data = diffusion::Dataset::open(config.data.folder);
+  const std::vector<std::int64_t> indices =
+      pick_images(data, config.data.images, static_cast<std::uint64_t>(config.seed), false);
+  const std::string data_key = cache_key(pipeline, data, indices);
+  Setting setting = prepare(config, pipeline, data_key, options);
+  const bool anew = options.existing == runtime::Existing::overwrite;
+  if (!anew && fs::exists(folder / "result.json")) {
     Json result = runtime::read_json(folder / "result.json");
     if (result.value("key", "") == setting.key) {
       runtime::say(folder.string() + ": this run is complete already");
@@ -298,6 +312,9 @@ Json run_distill(const DistillConfig& config, const fs::path& folder, const RunO
         folder.string(),
         " holds a finished run with another config, model or data; choose another folder, or --overwrite");
   }
+  setting.cache = load_or_encode(config.cache.empty() ? folder / "cache.safetensors" : fs::path(config.cache), data_key,
+                                 pipeline, data, indices);
+  if (anew) clear_run(folder);  // not before all that is new has proved to be there
   return Trainer(config, folder, options, std::move(setting)).run();
 }
 
