@@ -9,6 +9,7 @@
 #include "pruning/output_loss.h"
 #include "pruning/presets.h"
 #include "runtime/error.h"
+#include "runtime/median.h"
 #include "runtime/progress.h"
 #include "runtime/stop.h"
 
@@ -197,7 +198,7 @@ Agreement agreement(const std::vector<double>& predicted, const std::vector<doub
   }
   result.r2_log = 1 - residual / total;
   std::sort(ratios.begin(), ratios.end());
-  result.ratio_median = ratios[ratios.size() / 2];
+  result.ratio_median = runtime::median(ratios);
   result.ratio_min = ratios.front();
   result.ratio_max = ratios.back();
   return result;

@@ -250,6 +250,14 @@ Problem make_problem(const Scores& scores, const unet::Program& base, const std:
     if (shell.score.value) {
       group.all = Item{shell.path, *shell.score.value, costs(budgets, shell.params, shell.macs),
                        has_gram ? std::optional(static_cast<int>(scores.units.size() + i)) : std::nullopt};
+    } else if (!shell.units.empty()) {
+      // Without its blocks the output was not finite: the one that matters most stays.
+      const auto worth = [&](int unit) {
+        return scores.unit_scores[static_cast<std::size_t>(unit)].value.value_or(1e300);
+      };
+      const auto most =
+          std::max_element(shell.units.begin(), shell.units.end(), [&](int a, int b) { return worth(a) < worth(b); });
+      problem.fixed.push_back({*most, Decision::keep});
     }
     problem.groups.push_back(std::move(group));
   }

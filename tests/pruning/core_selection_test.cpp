@@ -83,6 +83,23 @@ TEST_CASE("a unit without a score is kept, and fixed layers stay fixed") {
   }
 }
 
+TEST_CASE("a shell whose absence has no score keeps the block that matters most") {
+  pruning::Scores scores = made_up_scores(sdxl());
+  pruning::ShellScore& shell = scores.shells.front();
+  shell.score = {std::nullopt, 0, "the output without this unit is not finite"};
+  std::vector<std::string> others;
+  for (const int unit : shell.units) {
+    scores.unit_scores[static_cast<std::size_t>(unit)].value = 1e-9;  // each alone is next to nothing
+    if (unit != shell.units.back()) others.push_back(scores.units[static_cast<std::size_t>(unit)].layer);
+  }
+  const auto last = static_cast<std::size_t>(shell.units.back());
+  scores.unit_scores[last].value = 2e-9;
+  const unet::Program base = unet::build_base(scores.base);
+  const auto problem = pruning::make_problem(
+      scores, base, {{pruning::Resource::params, 0.7 * static_cast<double>(base.params())}}, {}, others);
+  for (const char* solver : {"knapsack", "greedy"}) CHECK(pruning::solve_by_name(solver, problem).removed[last] == 0);
+}
+
 TEST_CASE("random masks meet the budget, differ by seed and repeat by seed") {
   const pruning::Scores scores = made_up_scores(sdxl());
   const unet::Program base = unet::build_base(scores.base);
