@@ -132,7 +132,8 @@ Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& o
   const auto result = parse_flags(options, invocation, all);
   if (result.count("help") > 0) {
     const bool nested = std::any_of(own.begin(), own.end(), [](const FlagInfo& flag) { return flag.nested; });
-    std::cout << options.help({invocation.verb, "Common"}) << (nested ? "\nConfig keys (--config FILE.json, --set a.b=c):\n" + details : "");
+    std::cout << options.help({invocation.verb, "Common"})
+              << (nested ? "\nConfig keys (--config FILE.json, --set a.b=c):\n" + details : "");
     throw HelpShown{};
   }
   if (!result.unmatched().empty()) {

@@ -84,7 +84,10 @@ int main(int argc, char** argv) {
   } catch (const c10::OutOfMemoryError& error) {
     return fail(ExitCode::resources, std::string("out of GPU memory: ") + error.what_without_backtrace());
   } catch (const std::filesystem::filesystem_error& error) {
-    return fail(ExitCode::resources, error.what());
+    // A path that leads nowhere was given to us; all else is the disk's state.
+    const bool senseless = error.code() == std::errc::too_many_symbolic_link_levels ||
+                           error.code() == std::errc::filename_too_long || error.code() == std::errc::not_a_directory;
+    return fail(senseless ? ExitCode::bad_input : ExitCode::resources, error.what());
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
     if (what.find("DefaultCPUAllocator") != std::string::npos)

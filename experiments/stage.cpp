@@ -71,7 +71,7 @@ std::string StageRunner::content_digest(const fs::path& path) {
   runtime::Sha256 hash;
   if (fs::is_directory(path)) {
     std::vector<fs::path> files;
-    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+    for (const auto& entry : fs::recursive_directory_iterator(path, fs::directory_options::follow_directory_symlink)) {
       if (entry.is_regular_file()) files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
@@ -103,7 +103,9 @@ fs::path StageRunner::place(const StageRequest& request) {
   return folder_ / "stages" / cat(request.verb, "-", runtime::sha256(identity.dump()).substr(0, kKeyShown));
 }
 
-bool StageRunner::complete(const StageRequest& request) { return fs::exists(place(request) / "done.json"); }
+std::string StageRunner::digest(const Json& settings) {
+  return runtime::sha256(with_contents(settings).dump()).substr(0, kKeyShown);
+}
 
 StageResult StageRunner::run(const StageRequest& request) {
   StageResult result;
@@ -116,8 +118,10 @@ StageResult StageRunner::run(const StageRequest& request) {
     timings_.emplace_back(result.folder.filename().string(), result.seconds);
     return result;
   }
+  ran_any_ = true;
   Json settings = request.settings;
   settings.update(common_);
+  settings.update(request.beside);
   settings["output"] = result.output.string();
   settings["overwrite"] = request.verb != "distill";  // a killed distill continues; the others start over
   runtime::write_json(result.folder / "settings.json", settings);

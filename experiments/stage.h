@@ -19,6 +19,8 @@ struct StageRequest {
   std::string verb;
   Json settings;       // without the output
   std::string output;  // file or folder name inside the stage's folder
+  // Settings that do not decide the result and are not part of the key.
+  Json beside = Json::object();
 };
 
 struct StageResult {
@@ -35,11 +37,11 @@ class StageRunner {
   // Runs the stage unless it is complete. Errors of the verb come through with the stage's name before them.
   StageResult run(const StageRequest& request);
 
-  // True where the stage's output is there. Inputs must exist.
-  bool complete(const StageRequest& request);
+  // What a stage's key would have for these inputs: paths replaced by their contents' digests.
+  std::string digest(const Json& settings);
 
+  bool ran_any() const { return ran_any_; }          // false: all was there already
   double seconds_of(const std::string& verb) const;  // spent by all complete stages of a verb that were asked for
-  const std::vector<std::pair<std::string, double>>& timings() const { return timings_; }
 
  private:
   std::filesystem::path place(const StageRequest& request);
@@ -50,6 +52,7 @@ class StageRunner {
   Json common_;
   std::map<std::string, std::string> digests_;  // of inputs seen in this process
   std::vector<std::pair<std::string, double>> timings_;
+  bool ran_any_ = false;
 };
 
 }  // namespace laptopdiff::experiments

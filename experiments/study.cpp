@@ -29,7 +29,8 @@ struct Axis {
   std::vector<std::string> arms;  // empty: all
 };
 
-Axis parse_axis(const std::string& name, const Json& json, const std::string& where) {
+Axis parse_axis(const std::string& name, const Json& json, const std::vector<std::string>& known,
+                const std::string& where) {
   ObjectReader in(json, cat(where, ": axes.", name));
   Axis axis{name, in.required<std::vector<std::string>>("set"), {}, in.get<std::vector<std::string>>("arms", {})};
   const Json& values = in.raw("values");
@@ -37,6 +38,12 @@ Axis parse_axis(const std::string& name, const Json& json, const std::string& wh
     throw input_error(in.where(), ": `values` must be a list with at least one value");
   axis.values.assign(values.begin(), values.end());
   in.finish();
+  for (const std::string& arm : axis.arms) {
+    if (std::find(known.begin(), known.end(), arm) == known.end()) {
+      throw input_error(in.where(), ": `arms` names \"", arm, "\", which is no arm of the study",
+                        runtime::did_you_mean(arm, known));
+    }
+  }
   for (const std::string& path : axis.paths) {
     const std::string stage = path.substr(0, path.find('.'));
     if (!arm_stages().contains(stage) || stage == path) {
@@ -46,6 +53,13 @@ Axis parse_axis(const std::string& name, const Json& json, const std::string& wh
   return axis;
 }
 
+// False where `path` sets what the arm does not have: a stage, or a budget beside a preset.
+bool applies(const std::string& path, const Arm& arm) {
+  const std::string stage = path.substr(0, path.find('.'));
+  if (stage == "solve") return !arm.solve.is_null() && (!arm.solve.contains("preset") || path == "solve.preset");
+  return stage != "distill" || !arm.distill.is_null();
+}
+
 void set_path(Arm& arm, const std::string& path, const Json& value) {
   const std::size_t dot = path.find('.');
   const std::string stage = path.substr(0, dot);
@@ -53,7 +67,7 @@ void set_path(Arm& arm, const std::string& path, const Json& value) {
                    : stage == "distill" ? arm.distill
                    : stage == "sample"  ? arm.sample
                                         : arm.evaluate;
-  if (document.is_null()) return;  // the arm has no such stage
+  if (!applies(path, arm)) return;
   Json* slot = &document;
   std::size_t begin = dot + 1;
   while (begin <= path.size()) {
@@ -84,20 +98,24 @@ Arm base_arm(const Study& study, const std::string& name, const Json& json, cons
     return merged(defaults, json.value(stage, Json::object()));
   };
   Arm arm{name, name, {}, nullptr, nullptr, part("sample", study.sample), part("evaluate", study.evaluate)};
-  if (json.contains("solve") || json.contains("distill")) arm.solve = part("solve", study.solve);
+  if (json.contains("solve") || json.contains("distill")) {
+    // A preset and a budget exclude each other: the arm's own word takes the place of the study's.
+    Json defaults = study.solve;
+    const Json own = json.value("solve", Json::object());
+    if (own.contains("preset")) defaults = Json::object();
+    else if (own.contains("budget")) defaults.erase("preset");
+    arm.solve = part("solve", defaults);
+  }
   if (json.contains("distill")) arm.distill = part("distill", study.distill);
   return arm;
 }
 
 std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-// What an arm without the stages an axis sets would be many times over: it stays one.
+// An arm to which no path of the axis applies would be the same many times over: it stays one.
 bool touches(const Axis& axis, const Arm& arm) {
   if (!axis.arms.empty() && std::find(axis.arms.begin(), axis.arms.end(), arm.group) == axis.arms.end()) return false;
-  return std::any_of(axis.paths.begin(), axis.paths.end(), [&](const std::string& path) {
-    const std::string stage = path.substr(0, path.find('.'));
-    return (stage != "solve" || !arm.solve.is_null()) && (stage != "distill" || !arm.distill.is_null());
-  });
+  return std::any_of(axis.paths.begin(), axis.paths.end(), [&](const std::string& path) { return applies(path, arm); });
 }
 
 std::vector<Arm> along(const Axis& axis, const std::vector<Arm>& arms) {
@@ -153,6 +171,8 @@ class StudyRun {
     for (const char* verb : {"calibrate", "score", "audit", "solve", "distill", "sample", "evaluate"}) {
       results["seconds"][verb] = stages_.seconds_of(verb);
     }
+    for (const fs::path& latents : latents_) fs::remove(latents);
+    if (!stages_.ran_any()) runtime::say(folder_.string() + ": this sweep is complete already");
     return results;
   }
 
@@ -201,16 +221,21 @@ class StudyRun {
   StageResult train(const Arm& arm, const fs::path& spec) {
     Json distill = with(arm.distill, {{"pipeline", study_.pipeline}, {"spec", spec.string()}});
     distill["data"]["folder"] = study_.train;
-    return stages_.run({"distill", distill, "run"});
+    // Arms that train on the same pictures share their latents.
+    Json beside = Json::object();
+    if (!distill.contains("cache")) {
+      const std::string data = stages_.digest(
+          {{"pipeline", study_.pipeline}, {"data", distill["data"]}, {"seed", distill.value("seed", Json(0))}});
+      const fs::path latents = folder_ / "stages" / cat("latents-", data, ".safetensors");
+      latents_.insert(latents);
+      beside["cache"] = latents.string();
+    }
+    return stages_.run({"distill", distill, "run", beside});
   }
 
   Json evaluation_inputs(const Arm& arm, const fs::path& images) const {
-    return {{"images", images.string()},
-            {"reference", study_.reference},
-            {"prompts", study_.prompts},
-            {"labels", study_.prompts},
-            {"models", study_.models},
-            {"count", arm.sample.value("count", 0)}};
+    return {{"images", images.string()}, {"reference", study_.reference}, {"prompts", study_.prompts},
+            {"labels", study_.prompts},  {"models", study_.models},       {"count", arm.sample.value("count", 0)}};
   }
 
   Json base_totals() {
@@ -221,15 +246,25 @@ class StudyRun {
     return {{"params", base.params()}, {"macs", base.macs()}};
   }
 
+  // The teacher that was drawn and judged as `row` was: equal on every axis that both have; null: there is none.
+  static Json teacher_of(const Json& row, const Json& arms) {
+    for (const auto& [name, candidate] : arms.items()) {
+      if (candidate["files"].contains("spec")) continue;
+      const auto agrees = [&](const auto& axis) {
+        return !row["at"].contains(axis.key()) || row["at"][axis.key()] == axis.value();
+      };
+      const auto axes = candidate["at"].items();
+      if (std::all_of(axes.begin(), axes.end(), agrees)) return candidate;
+    }
+    return nullptr;
+  }
+
   // Decline in percent against the teacher; for FID, where lower is better, the increase.
   static void add_declines(Json& results) {
-    const Json* teacher = nullptr;
-    for (const auto& [name, row] : results["arms"].items()) {
-      if (!row["files"].contains("spec")) teacher = &row;
-    }
-    if (teacher == nullptr) return;
-    const Json base = *teacher;
+    const Json arms = results["arms"];
     for (auto& [name, row] : results["arms"].items()) {
+      const Json base = teacher_of(row, arms);
+      if (base.is_null()) continue;
       for (const char* metric : {"clip", "pick", "fid", "accuracy"}) {
         if (!row.contains(metric) || !base.contains(metric) || base[metric].get<double>() == 0) continue;
         const double own = row[metric].get<double>(), reference = base[metric].get<double>();
@@ -243,6 +278,7 @@ class StudyRun {
   fs::path folder_;
   StageRunner stages_;
   fs::path scores_;
+  std::set<fs::path> latents_;  // of the arms' pictures; gone with the end of the sweep
 };
 
 }  // namespace
@@ -270,7 +306,9 @@ std::vector<Arm> expand_arms(const Study& study, const std::string& where) {
   // The teacher first: every other arm is read against it.
   std::stable_partition(arms.begin(), arms.end(), [](const Arm& arm) { return arm.solve.is_null(); });
   if (!study.axes.is_object()) throw input_error(where, ": `axes` must be an object");
-  for (const auto& [name, json] : study.axes.items()) arms = along(parse_axis(name, json, where), arms);
+  std::vector<std::string> names;
+  for (const Arm& arm : arms) names.push_back(arm.group);
+  for (const auto& [name, json] : study.axes.items()) arms = along(parse_axis(name, json, names, where), arms);
   return arms;
 }
 

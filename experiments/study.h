@@ -9,7 +9,8 @@
 //   }
 //
 // An arm with neither `solve` nor `distill` is the teacher; with `solve` alone it is pruned and not retrained. Axes
-// multiply: arm "laptop" with axes keep and seed of several values gives "laptop keep=0.5 seed=1", ...
+// multiply: arm "laptop" with axes keep and seed of several values gives "laptop keep=0.5 seed=1", ... An axis leaves
+// an arm alone that has nothing it sets: a teacher's training, the budget of a preset.
 #pragma once
 
 #include <map>

@@ -11,6 +11,7 @@ const std::vector<Verb>& verbs() {
       {"solve", "scores and a budget, or a preset, to a spec", run_solve},
       {"audit", "predicted against true loss of masks", run_audit},
       {"calibrate", "fixed U-Net inputs for scoring, from real pictures and captions", run_calibrate},
+      {"export", "a pruned U-Net in a form that other tools load: diffusers, dense-zero, single-file", run_export},
       {"distill", "retrain a pruned student against its teacher", run_distill},
       {"sample", "pictures from a pipeline, with its own U-Net or a student's", run_sample},
       {"evaluate", "CLIP score, PickScore, FID, accuracy of a folder of pictures", run_evaluate},

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "diffusion/pipeline.h"
 #include "experiments/command.h"
 #include "unet/executor.h"
 #include "unet/weights.h"
@@ -15,6 +16,7 @@ void run_calibrate(const Invocation& invocation);
 void run_score(const Invocation& invocation);
 void run_solve(const Invocation& invocation);
 void run_audit(const Invocation& invocation);
+void run_export(const Invocation& invocation);
 void run_distill(const Invocation& invocation);
 void run_sample(const Invocation& invocation);
 void run_evaluate(const Invocation& invocation);
@@ -28,19 +30,55 @@ void run_completion(const Invocation& invocation);
 // Throws Error(bad_input) naming the first field that differs.
 unet::Spec load_spec_for(const std::string& path, const unet::Spec& base);
 
-// A model with its weights on the device in the compute type. `spec_path` replaces what the model says was removed;
-// its weights_sha256, where present, must be the model's.
+// Which of a model's files are read, and what is merged into them. Verbs that read weights list these among their own:
+// `weights.fields(v)`.
+struct WeightOptions {
+  std::string variant;
+  std::vector<std::string> lora;
+  template <typename V>
+  void fields(V& v) {
+    v("variant", variant, "which variant of the weights to read (fp16, ...); default: full precision, or the only one");
+    v("lora", lora, "LoRA files to merge, FILE or FILE:scale, comma separated");
+  }
+};
+
+// A model with its weights on the device in the compute type, LoRA merged. `spec_path` replaces what the model says was
+// removed; its weights_sha256, where present, must be the model's. Throws Error(bad_input), and Error(non_finite) where
+// weights hold NaN or Inf. Memory: one copy of the weights, whatever the storage type.
 struct LoadedModel {
   unet::Spec spec;
   unet::Program base, program;
   runtime::TensorMap weights;  // of `program`, converted
-  std::string weights_sha256;  // of the base weights as stored; empty unless asked for
+  // Of the base weights as stored, and of the LoRA files where there are some; empty unless asked for.
+  std::string weights_sha256;
 };
 enum class WeightsHash { skip, compute };
 LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
-                            WeightsHash hash);
+                            WeightsHash hash, const WeightOptions& files = {});
 
-// Warns (naming them) where weights hold NaN or Inf, or throws Error(non_finite) where `fatal`.
-void check_finite_weights(const runtime::TensorMap& weights, const std::string& where);
+// A model's weights as stored, LoRA merged in their own types: those of `spec`'s base, or of the pruned model itself.
+// Throws as load_for_device.
+runtime::TensorMap load_merged_weights(const std::string& model, const unet::Spec& spec, const std::string& spec_path,
+                                       const WeightOptions& files);
+
+// For verbs that merge into the U-Net alone. Throws Error(usage) where a LoRA file also holds tensors for text
+// encoders.
+void refuse_text_lora(const WeightOptions& files);
+
+// The same for verbs that read a whole pipeline.
+struct PipelineOptions {
+  WeightOptions weights;
+  std::string config_folder;
+  template <typename V>
+  void fields(V& v) {
+    weights.fields(v);
+    v("pipeline_config", config_folder,
+      "for a single-file checkpoint: diffusers folder with its tokenizer and scheduler; default: the file's folder");
+  }
+};
+
+// A pipeline on the device, with what the LoRA files hold for its text encoders merged into them. Throws as
+// Pipeline::load and merge_lora.
+diffusion::Pipeline load_pipeline(const std::string& path, const PipelineOptions& options, const CommonOptions& common);
 
 }  // namespace laptopdiff::experiments

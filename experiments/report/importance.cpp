@@ -113,11 +113,11 @@ class ImportanceChart {
     for (std::size_t s = 0; s < pruning_.specs.size(); ++s) draw_fate(pruning_.specs[s].fates[i], column(s), middle);
   }
 
-  void draw_fate(Fate fate, double x, double y) {
-    if (fate == Fate::kept) return svg_.mark(Shape::circle, x, y, 1.5, "faint");
-    if (fate == Fate::dropped) return svg_.rect(x - 5, y - 5, 10, 10, "dropped");
+  void draw_fate(unet::Fate fate, double x, double y) {
+    if (fate == unet::Fate::kept) return svg_.mark(Shape::circle, x, y, 1.5, "faint");
+    if (fate == unet::Fate::dropped) return svg_.rect(x - 5, y - 5, 10, 10, "dropped");
     svg_.line(x - 4.5, y - 4.5, x + 4.5, y + 4.5, "cross");
-    if (fate == Fate::bypassed) svg_.line(x - 4.5, y + 4.5, x + 4.5, y - 4.5, "cross");
+    if (fate == unet::Fate::bypassed) svg_.line(x - 4.5, y + 4.5, x + 4.5, y - 4.5, "cross");
   }
 
   const Pruning& pruning_;
@@ -126,7 +126,7 @@ class ImportanceChart {
   Svg svg_;
 };
 
-bool any_fate(const Pruning& pruning, Fate fate) {
+bool any_fate(const Pruning& pruning, unet::Fate fate) {
   return std::any_of(pruning.specs.begin(), pruning.specs.end(), [&](const SpecGroup& group) {
     return std::find(group.fates.begin(), group.fates.end(), fate) != group.fates.end();
   });
@@ -139,10 +139,11 @@ std::string kinds_legend(const Pruning& pruning) {
                                  [&](const unet::Unit& unit) { return unit.kind == kind; });
     if (any) entries += legend_entry(swatch(unet::unit_name(kind)), unet::unit_name(kind));
   }
-  if (any_fate(pruning, Fate::bypassed))
+  if (any_fate(pruning, unet::Fate::bypassed))
     entries += legend_entry("<span class=\"sign\">\u2715</span>", "bypassed: the layer goes, its skip stays");
-  if (any_fate(pruning, Fate::partly)) entries += legend_entry("<span class=\"sign\">\u2572</span>", "partly removed");
-  if (any_fate(pruning, Fate::dropped))
+  if (any_fate(pruning, unet::Fate::partly))
+    entries += legend_entry("<span class=\"sign\">\u2572</span>", "partly removed");
+  if (any_fate(pruning, unet::Fate::dropped))
     entries += legend_entry("<span class=\"swatch hatched\"></span>", "dropped: gone with its skip");
   for (const SpecGroup& group : pruning.specs) {
     entries += legend_entry(cat("<span class=\"sign\">", group.letter, "</span>"), runtime::join(group.labels));

@@ -115,6 +115,13 @@ const Setting* best(const Material& material, const MetricInfo& info) {
   return winner;
 }
 
+// In the direction of the mean: "1.2 % to 3.4 %" worse, or better.
+std::string decline_interval(const Summary& decline) {
+  const double sign = decline.mean < 0 ? -1 : 1;
+  const auto [low, high] = std::minmax(sign * decline.interval.low, sign * decline.interval.high);
+  return cat(percent(low), " to ", percent(high));
+}
+
 std::string metric_cell(const MetricInfo& info, const Summary& value, const Summary* decline, bool is_best) {
   std::string cell =
       cat("<td class=\"number\">", is_best ? "<strong>" : "", shown(info, value.mean), is_best ? "</strong>" : "");
@@ -132,7 +139,7 @@ std::string metric_cell(const MetricInfo& info, const Summary& value, const Summ
                 mean > 0   ? " worse"
                 : mean < 0 ? " better"
                            : " change",
-                "</small>");
+                decline->spread == Spread::none ? "" : cat("<br>", decline_interval(*decline)), "</small>");
   }
   return cell + "</td>";
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 
 #include "runtime/error.h"
 
@@ -26,39 +25,9 @@ const unet::Config* base_config(const StudyResults& results) {
 
 }  // namespace
 
-const char* fate_name(Fate fate) {
-  switch (fate) {
-    case Fate::kept: return "kept";
-    case Fate::partly: return "partly removed";
-    case Fate::bypassed: return "bypassed";
-    case Fate::dropped: return "dropped";
-  }
-  return "";
-}
-
 int SpecGroup::removed() const {
-  return static_cast<int>(std::count_if(fates.begin(), fates.end(), [](Fate fate) { return fate != Fate::kept; }));
-}
-
-std::vector<Fate> fates(const unet::Program& base, const std::vector<unet::Unit>& units, const unet::Spec& spec) {
-  std::set<std::pair<int, unet::StepKind>> present;
-  for (const unet::Step& step : unet::prune(base, spec).steps) present.emplace(step.position, step.kind);
-  std::set<std::string> bypassed;
-  for (const unet::Removal& removal : unet::canonical_removals(base, spec)) {
-    if (removal.how == unet::How::bypass) bypassed.insert(removal.layer);
-  }
-  std::vector<Fate> result;
-  for (const unet::Unit& unit : units) {
-    int there = 0;
-    for (int position = unit.first; position <= unit.last; ++position) {
-      there += present.contains({position, base.steps[static_cast<std::size_t>(position)].kind}) ? 1 : 0;
-    }
-    const bool parts = bypassed.contains(unit.layer + ".attn1") || bypassed.contains(unit.layer + ".ff");
-    if (there == unit.last - unit.first + 1) result.push_back(Fate::kept);
-    else if (there > 0) result.push_back(Fate::partly);
-    else result.push_back(bypassed.contains(unit.layer) || parts ? Fate::bypassed : Fate::dropped);
-  }
-  return result;
+  return static_cast<int>(
+      std::count_if(fates.begin(), fates.end(), [](unet::Fate fate) { return fate != unet::Fate::kept; }));
 }
 
 std::optional<Pruning> pruning_of(const StudyResults& results, const std::vector<Setting>& settings) {
@@ -80,7 +49,7 @@ std::optional<Pruning> pruning_of(const StudyResults& results, const std::vector
       SpecGroup group;
       group.letter = letter_of(pruning.specs.size());
       group.spec = &*spec;
-      group.fates = fates(pruning.base, pruning.units, *spec);
+      group.fates = unet::fates(pruning.base, pruning.units, *spec);
       group.params = setting.params;
       group.macs = setting.macs;
       pruning.specs.push_back(std::move(group));

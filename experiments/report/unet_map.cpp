@@ -108,24 +108,24 @@ class Map {
   std::string tooltip(std::size_t unit) const {
     const unet::Unit& about = pruning_.units[unit];
     std::string text = cat(about.layer, "\n", unet::unit_name(about.kind), ", ", runtime::with_commas(about.params),
-                           " parameters\n", fate_name(group_.fates[unit]));
+                           " parameters\n", unet::fate_name(group_.fates[unit]));
     if (scores_ != nullptr && scores_->unit_scores[unit].value)
       text += cat("\nscore ", significant(*scores_->unit_scores[unit].value, 3));
     return text;
   }
 
   void draw_cell(Svg& svg, std::size_t unit, double x, double y) const {
-    const Fate fate = group_.fates[unit];
+    const unet::Fate fate = group_.fates[unit];
     const unet::UnitKind kind = pruning_.units[unit].kind;
-    const bool stays = fate == Fate::kept || fate == Fate::partly;
-    const std::string classes = fate == Fate::dropped ? "cell dropped"
-                                : stays               ? cat("cell fill ", unet::unit_name(kind))
-                                                      : cat("cell bypassed ", unet::unit_name(kind));
+    const bool stays = fate == unet::Fate::kept || fate == unet::Fate::partly;
+    const std::string classes = fate == unet::Fate::dropped ? "cell dropped"
+                                : stays                     ? cat("cell fill ", unet::unit_name(kind))
+                                                            : cat("cell bypassed ", unet::unit_name(kind));
     svg.rect(x, y, kCellWidth, cell_, classes, tooltip(unit),
              stays ? cat("fill-opacity:", 0.16 + 0.46 * std::round(strength_[unit] * 50) / 50) : "");
-    if (fate == Fate::dropped) return;
-    if (fate != Fate::kept) svg.line(x + 1, y + cell_ - 1, x + kCellWidth - 1, y + 1, "cross");
-    if (fate == Fate::bypassed) svg.line(x + 1, y + 1, x + kCellWidth - 1, y + cell_ - 1, "cross");
+    if (fate == unet::Fate::dropped) return;
+    if (fate != unet::Fate::kept) svg.line(x + 1, y + cell_ - 1, x + kCellWidth - 1, y + 1, "cross");
+    if (fate == unet::Fate::bypassed) svg.line(x + 1, y + 1, x + kCellWidth - 1, y + cell_ - 1, "cross");
     svg.text(x + kCellWidth / 2, y + cell_ / 2 + 4, letter(kind), stays ? "cell-text middle" : "cell-text gone middle");
   }
 
@@ -144,7 +144,7 @@ std::string counts(const Pruning& pruning, const SpecGroup& group) {
     for (std::size_t i = 0; i < pruning.units.size(); ++i) {
       if (pruning.units[i].kind != kind) continue;
       ++all;
-      gone += group.fates[i] != Fate::kept ? 1 : 0;
+      gone += group.fates[i] != unet::Fate::kept ? 1 : 0;
     }
     if (all > 0)
       text += cat(text.empty() ? "" : ", ", gone, " of ", all, " ", unet::unit_name(kind), all == 1 ? "" : "s");

@@ -18,6 +18,7 @@
 #include "experiments/verbs.h"
 #include "pruning/output_loss.h"
 #include "runtime/error.h"
+#include "runtime/median.h"
 #include "runtime/random.h"
 
 namespace laptopdiff::experiments {
@@ -94,8 +95,7 @@ Timing measure(const BenchOptions& options, at::Device device,
     if (device.is_cuda()) torch::cuda::synchronize(device.index());
     if (run > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
   }
-  std::sort(seconds.begin(), seconds.end());
-  return {seconds[seconds.size() / 2], seconds.front()};
+  return {runtime::median(seconds), *std::min_element(seconds.begin(), seconds.end())};
 }
 
 struct Subject {
@@ -111,7 +111,7 @@ Subject open_subject(const BenchOptions& options, const CommonOptions& common) {
   subject.base = unet::build_base(spec.base, geometry);
   if (!options.spec.empty()) spec = load_spec_for(options.spec, spec);
   subject.program = unet::prune(subject.base, spec);
-  const bool only_config = !std::filesystem::is_directory(options.model);
+  const bool only_config = std::filesystem::path(options.model).extension() == ".json";
   const runtime::TensorMap weights =
       only_config ? random_weights(subject.base) : unet::load_model(options.model).weights;
   subject.weights = unet::convert(weights, common.torch_dtype(), common.torch_device());

@@ -13,15 +13,17 @@ namespace {
 struct CalibrateOptions {
   std::string pipeline, data, output;
   std::int64_t samples = 256, seed = 0, first_timestep = 0, last_timestep = 0;
+  PipelineOptions files;
   template <typename V>
   void fields(V& v) {
-    v("pipeline", pipeline, "diffusers pipeline folder");
+    v("pipeline", pipeline, "diffusers pipeline folder or single-file checkpoint");
     v("data", data, "data folder: metadata.jsonl with images.safetensors or PNG files");
     v("samples", samples, "rows of the calibration set");
     v("seed", seed, "of the pictures, timesteps and noise");
     v("first_timestep", first_timestep, "timesteps are uniform from here");
     v("last_timestep", last_timestep, "up to, not including; 0: the whole schedule");
     v("output", output, "safetensors to write");
+    files.fields(v);
   }
 };
 
@@ -39,8 +41,7 @@ void run_calibrate(const Invocation& invocation) {
     throw runtime::usage_error("calibrate: --samples must be at least 1, --seed at least 0");
   runtime::check_output(options.output, common.existing());
   const c10::InferenceMode inference;
-  diffusion::Pipeline pipeline = diffusion::Pipeline::load(options.pipeline);
-  pipeline.to(common.torch_device());
+  diffusion::Pipeline pipeline = load_pipeline(options.pipeline, options.files, common);
   const diffusion::NoiseSchedule schedule = diffusion::noise_schedule(pipeline.scheduler_config);
   const std::int64_t last = options.last_timestep > 0 ? options.last_timestep : schedule.train_timesteps;
   if (options.first_timestep < 0 || options.first_timestep >= last || last > schedule.train_timesteps) {

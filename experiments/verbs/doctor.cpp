@@ -5,6 +5,7 @@
 #include <torch/types.h>
 #include <torch/version.h>
 
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -31,6 +32,19 @@ std::string processor_name() {
   return "unknown";
 }
 
+// GiB of memory in all and available now; null where the system does not tell.
+Json memory_report() {
+  std::ifstream info("/proc/meminfo");
+  Json report;
+  for (std::string line; std::getline(info, line);) {
+    for (const auto& [key, name] : {std::pair{"MemTotal:", "total"}, {"MemAvailable:", "available"}}) {
+      if (!line.starts_with(key)) continue;
+      report[name] = std::round(std::stod(line.substr(std::string(key).size())) / 1048576 * 10) / 10;  // from KiB
+    }
+  }
+  return report;
+}
+
 Json cuda_report() {
   const auto count = static_cast<int>(torch::cuda::device_count());
   Json report = {{"in_libtorch", at::globalContext().hasCUDA()}, {"devices", count}};
@@ -50,6 +64,7 @@ void run_doctor(const Invocation& invocation) {
                  {"processor", processor_name()},
                  {"capability", at::get_cpu_capability()},
                  {"threads", at::get_num_threads()},
+                 {"memory_gib", memory_report()},
                  {"cuda", cuda_report()},
                  {"onednn", at::globalContext().hasMKLDNN()},
                  {"unicode_prompts", diffusion::has_unicode()}};
@@ -64,6 +79,9 @@ void run_doctor(const Invocation& invocation) {
   line("LibTorch", TORCH_VERSION);
   line("processor",
        runtime::cat(processor_name(), ", ", at::get_cpu_capability(), ", ", at::get_num_threads(), " threads"));
+  const Json& memory = report["memory_gib"];
+  line("memory",
+       memory.is_null() ? "unknown" : runtime::cat(memory["available"], " of ", memory["total"], " GiB available"));
   line("oneDNN", at::globalContext().hasMKLDNN() ? "yes" : "no: convolutions will be slow");
   line("CUDA", report["cuda"].contains("advice") ? "no: " + report["cuda"]["advice"].get<std::string>()
                                                  : runtime::cat(report["cuda"]["devices"].get<int>(), " devices"));

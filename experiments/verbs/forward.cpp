@@ -14,15 +14,17 @@ namespace {
 struct ForwardOptions {
   std::string model, inputs, output, spec, taps, shell = "drop";
   std::vector<std::string> without;
+  WeightOptions weights;
   template <typename V>
   void fields(V& v) {
-    v("model", model, "U-Net folder");
+    v("model", model, "U-Net folder, pipeline folder or single-file checkpoint");
     v("inputs", inputs, "safetensors with sample, timestep, encoder_hidden_states, ...");
     v("output", output, "safetensors to write: sample, and one tensor a tap");
     v("spec", spec, "spec.json: run the pruned model");
     v("without", without, "layers to bypass, comma separated");
     v("shell", shell, "drop or keep the shell of an emptied Transformer2DModel (with --without)");
     v("taps", taps, "all, or module paths, comma separated: hidden states to write");
+    weights.fields(v);
   }
 };
 
@@ -44,6 +46,8 @@ std::vector<unet::Tap> wanted_taps(const unet::Program& base, const std::string&
   return taps;
 }
 
+bool is_finite(const at::Tensor& tensor) { return at::isfinite(tensor).all().item<bool>(); }
+
 }  // namespace
 
 void run_forward(const Invocation& invocation) {
@@ -55,7 +59,7 @@ void run_forward(const Invocation& invocation) {
   if (options.shell != "drop" && options.shell != "keep")
     throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
   const c10::InferenceMode inference;
-  LoadedModel model = load_for_device(options.model, options.spec, common, WeightsHash::skip);
+  LoadedModel model = load_for_device(options.model, options.spec, common, WeightsHash::skip, options.weights);
   if (!options.without.empty()) {
     if (options.spec.empty()) model.spec.shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
     for (const std::string& layer : options.without) model.spec.removed.push_back({layer, unet::How::bypass});
@@ -73,12 +77,18 @@ void run_forward(const Invocation& invocation) {
   }
   const unet::Executor executor(model.program, model.weights);
   runtime::TensorMap outputs;
-  const at::Tensor sample = executor.forward(
-      unet::to(inputs, common.torch_dtype(), common.torch_device()), taps,
-      [&](const std::string& path, const at::Tensor& hidden) { outputs[path] = hidden.to(at::kFloat); });
+  std::string first_bad;
+  const at::Tensor sample = executor.forward(unet::to(inputs, common.torch_dtype(), common.torch_device()), taps,
+                                             [&](const std::string& path, const at::Tensor& hidden) {
+                                               outputs[path] = hidden.to(at::kFloat);
+                                               if (first_bad.empty() && !is_finite(hidden)) first_bad = path;
+                                             });
   outputs["sample"] = sample.to(at::kFloat);
-  if (!at::isfinite(sample).all().item<bool>()) runtime::warn("the output holds NaN or Inf");
-  runtime::write_tensors(options.output, outputs);
+  runtime::write_tensors(options.output, outputs);  // NaN or not: it shows where they begin
+  if (is_finite(sample)) return;
+  throw runtime::non_finite_error(options.output, ": the output holds NaN or Inf",
+                                  first_bad.empty() ? std::string("; --taps all shows where it begins")
+                                                    : runtime::cat(", first seen after ", first_bad));
 }
 
 }  // namespace laptopdiff::experiments

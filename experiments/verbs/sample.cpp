@@ -1,8 +1,12 @@
 // `sample`: pictures from a pipeline, with its own U-Net or a student's.
 #include <torch/types.h>
 
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 
+#include "diffusion/fit.h"
 #include "diffusion/image.h"
 #include "diffusion/pipeline.h"
 #include "diffusion/sampler.h"
@@ -17,67 +21,229 @@
 namespace laptopdiff::experiments {
 namespace {
 
+constexpr std::int64_t kStableDiffusionLatent = 64;
 constexpr std::int64_t kMaxLatentSide = 1 << 16;
 
 struct SampleVerbOptions {
-  std::string pipeline, unet, spec, prompts, scheduler, latents, output;
-  std::int64_t count = 0, steps = 25, seed = 0, batch = 16, latent = 0;
-  double guidance = 7.5, eta = 0;
+  std::string pipeline, unet, spec, prompts, negative, negative_prompts, labels, scheduler, latents, output;
+  std::int64_t count = 0, steps = 25, seed = 0, batch = 16, latent = 0, clip_skip = 0;
+  std::vector<std::int64_t> original_size, crop, target_size;
+  double guidance = 7.5, guidance_rescale = 0, eta = 0;
+  bool vae_tiling = false;
+  PipelineOptions files;
   template <typename V>
   void fields(V& v) {
-    v("pipeline", pipeline, "diffusers pipeline folder");
+    v("pipeline", pipeline, "diffusers pipeline folder or single-file checkpoint");
     v("unet", unet, "another U-Net: a model folder or a student of `distill`");
     v("spec", spec, "spec.json: run the U-Net pruned, without retraining");
     v("prompts", prompts, "prompts, one a line (or .jsonl with `text`): one picture each");
-    v("count", count, "pictures; with prompts: only the first so many");
+    v("negative", negative, "what guidance leads away from, for all pictures; default: the pipeline's empty prompt");
+    v("negative_prompts", negative_prompts, "the same, one a line for each prompt");
+    v("labels", labels, "class numbers, one a line (or .jsonl with `label`), for a class-conditional U-Net");
+    v("count", count, "pictures; with prompts or labels: only the first so many");
     v("scheduler", scheduler, "ddim, ddpm, pndm, dpm++2m or euler; default: the pipeline's");
     v("steps", steps, "sampling steps");
     v("guidance", guidance, "classifier-free guidance; 1: off");
+    v("guidance_rescale", guidance_rescale, "0 to 1: brings the guided output back to the conditional one's deviation");
+    v("clip_skip", clip_skip, "conditions on the text encoders' state this many layers earlier");
+    v("original_size", original_size, "SDXL: height,width of the picture before its crop; default: the output's");
+    v("crop", crop, "SDXL: top,left of the crop (default 0,0)");
+    v("target_size", target_size, "SDXL: height,width that is aimed at; default: the output's");
+    v("vae_tiling", vae_tiling, "decodes large pictures in tiles: less memory, slightly other pixels");
     v("eta", eta, "DDIM's noise share");
     v("latents", latents, "safetensors with unit noise `latents` [N, C, h, w] instead of the seed's");
     v("latent", latent, "latent size; 0: the U-Net's sample_size");
     v("seed", seed, "picture i starts from noise of (seed, i), whatever the batch");
     v("batch", batch, "pictures at once");
     v("output", output, "folder for 000000.png, ...");
+    files.fields(v);
   }
 };
 
-// The folder's texts as contexts, encoded once for distinct prompts in batches as they are needed.
-class Prompts {
- public:
-  Prompts(diffusion::Pipeline& pipeline, std::vector<std::string> texts)
-      : pipeline_(pipeline), texts_(std::move(texts)) {
-    if (!texts_.empty()) unconditional_ = pipeline_.encode_unconditional();
+void check_options(const SampleVerbOptions& options) {
+  if (options.latent < 0 || options.latent > kMaxLatentSide) {
+    throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatentSide,
+                               ", or 0 for the U-Net's");
   }
+  if (options.steps < 1 || options.batch < 1 || options.seed < 0 || options.count < 0) {
+    throw runtime::usage_error("sample: --steps and --batch must be at least 1, --seed and --count at least 0");
+  }
+}
+
+// What is asked for, a row a picture.
+struct Requests {
+  std::int64_t count = 0;
+  std::vector<std::string> texts;      // none for pipelines without a text encoder
+  std::vector<std::string> negatives;  // none: the pipeline's own; one: for all
+  at::Tensor labels;                   // [count] int64; undefined without --labels
+};
+
+std::int64_t parse_label(const std::string& text, const std::string& file) {
+  std::int64_t label = 0;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, label);
+  if (parsed.ec != std::errc() || parsed.ptr != end) {
+    throw runtime::input_error(file, ": label \"", text, "\": expected the number of a class");
+  }
+  return label;
+}
+
+// The first `count` rows of a file, or all where `count` is 0.
+std::vector<std::string> first_rows(std::vector<std::string> rows, std::int64_t count, const std::string& file) {
+  if (count > static_cast<std::int64_t>(rows.size())) {
+    throw runtime::usage_error("--count ", count, ": ", file, " has ", rows.size(), " rows");
+  }
+  if (count > 0) rows.resize(static_cast<std::size_t>(count));
+  return rows;
+}
+
+Requests read_unconditional(const SampleVerbOptions& options) {
+  for (const auto& [flag, value] : {std::pair{"--prompts", options.prompts},
+                                    {"--negative", options.negative},
+                                    {"--negative-prompts", options.negative_prompts}}) {
+    if (!value.empty()) {
+      throw runtime::usage_error(flag, ": ", options.pipeline, " is unconditional; give --count or --labels");
+    }
+  }
+  Requests requests;
+  requests.count = options.count;
+  if (!options.labels.empty()) {
+    std::vector<std::int64_t> labels;
+    for (const auto& row : first_rows(metrics::read_labels(options.labels), options.count, options.labels)) {
+      labels.push_back(parse_label(row, options.labels));
+    }
+    requests.labels = at::tensor(labels);
+    requests.count = requests.labels.size(0);
+  }
+  if (requests.count < 1) throw runtime::usage_error("sample: --count is needed for an unconditional pipeline");
+  return requests;
+}
+
+// `negative_given` tells an empty --negative, which is encoded, from none.
+Requests read_requests(const SampleVerbOptions& options, bool negative_given, const diffusion::Pipeline& pipeline) {
+  if (pipeline.text.empty()) return read_unconditional(options);
+  if (!options.labels.empty()) throw runtime::usage_error("--labels: ", options.pipeline, " takes --prompts");
+  if (options.prompts.empty()) throw runtime::usage_error("sample: --prompts is missing");
+  Requests requests;
+  requests.texts = first_rows(metrics::read_prompts(options.prompts), options.count, options.prompts);
+  requests.count = static_cast<std::int64_t>(requests.texts.size());
+  if (negative_given && !options.negative_prompts.empty()) {
+    throw runtime::usage_error("--negative and --negative-prompts exclude each other");
+  }
+  if (negative_given) requests.negatives = {options.negative};
+  if (!options.negative_prompts.empty()) {
+    requests.negatives =
+        first_rows(metrics::read_prompts(options.negative_prompts), options.count, options.negative_prompts);
+    if (requests.negatives.size() != requests.texts.size()) {
+      throw runtime::usage_error("--negative-prompts: ", options.negative_prompts, " has ", requests.negatives.size(),
+                                 " rows for ", requests.count, " prompts");
+    }
+  }
+  return requests;
+}
+
+// SDXL's size conditioning [1, 6]: original size, corner of the crop, target size, in pixels, the height first.
+at::Tensor size_conditioning(const SampleVerbOptions& options, std::int64_t height, std::int64_t width) {
+  std::vector<float> ids;
+  const auto append = [&](const char* flag, const std::vector<std::int64_t>& given,
+                          std::vector<std::int64_t> fallback) {
+    if (!given.empty() && (given.size() != 2 || std::min(given[0], given[1]) < 0)) {
+      throw runtime::usage_error(flag, ": expected two numbers of pixels, the height first, as in ", flag, " 768,1024");
+    }
+    for (const std::int64_t pixels : given.empty() ? fallback : given) ids.push_back(static_cast<float>(pixels));
+  };
+  append("--original-size", options.original_size, {height, width});
+  append("--crop", options.crop, {0, 0});
+  append("--target-size", options.target_size, {height, width});
+  return at::tensor(ids).unsqueeze(0);
+}
+
+// What the pictures are conditioned on; texts are encoded batch by batch, as they are needed.
+class Conditioner {
+ public:
+  Conditioner(diffusion::Pipeline& pipeline, Requests requests, std::int64_t clip_skip, const at::Tensor& time_ids)
+      : pipeline_(pipeline), requests_(std::move(requests)), clip_skip_(clip_skip), time_ids_(time_ids) {
+    const auto& negatives = requests_.negatives;
+    if (requests_.texts.empty()) return;
+    if (negatives.empty()) shared_negative_ = context(pipeline_.encode_unconditional());
+    if (negatives.size() == 1) shared_negative_ = context(pipeline_.encode_prompts(negatives));
+  }
+
   diffusion::Conditioning operator()(std::int64_t first, std::int64_t count) {
     diffusion::Conditioning conditioning;
-    if (texts_.empty()) return conditioning;
-    const auto encoded = pipeline_.encode_prompts({texts_.begin() + first, texts_.begin() + first + count});
-    conditioning.conditional.encoder_hidden_states = encoded.context;
-    conditioning.unconditional.encoder_hidden_states = unconditional_.context;
+    if (requests_.labels.defined()) conditioning.conditional.class_labels = requests_.labels.narrow(0, first, count);
+    if (requests_.texts.empty()) return conditioning;
+    const auto rows = [&](const std::vector<std::string>& texts) {
+      return std::vector<std::string>(texts.begin() + first, texts.begin() + first + count);
+    };
+    conditioning.conditional = context(pipeline_.encode_prompts(rows(requests_.texts), clip_skip_));
+    // As in diffusers, the negative prompt is encoded without the skip.
+    conditioning.unconditional = requests_.negatives.size() > 1
+                                     ? context(pipeline_.encode_prompts(rows(requests_.negatives)))
+                                     : shared_negative_;
     return conditioning;
   }
 
  private:
+  diffusion::Context context(const diffusion::EncodedPrompts& encoded) const {
+    diffusion::Context out;
+    out.encoder_hidden_states = encoded.context;
+    out.text_embeds = encoded.pooled;
+    if (pipeline_.is_xl()) out.time_ids = time_ids_.expand({encoded.context.size(0), -1});
+    return out;
+  }
+
   diffusion::Pipeline& pipeline_;
-  std::vector<std::string> texts_;
-  diffusion::EncodedPrompts unconditional_;
+  Requests requests_;
+  std::int64_t clip_skip_;
+  at::Tensor time_ids_;
+  diffusion::Context shared_negative_;
 };
 
-std::vector<std::string> read_texts(const SampleVerbOptions& options, const diffusion::Pipeline& pipeline) {
-  if (pipeline.text.empty()) {
-    if (!options.prompts.empty())
-      throw runtime::usage_error("--prompts: ", options.pipeline, " is unconditional; give --count");
-    if (options.count < 1) throw runtime::usage_error("sample: --count is needed for an unconditional pipeline");
-    return {};
+void check_labels(const unet::Config& config, const at::Tensor& labels) {
+  using unet::ClassEmbedding;
+  if (config.class_embedding == ClassEmbedding::none) {
+    if (labels.defined()) throw runtime::usage_error("--labels: the U-Net has no class embedding");
+    return;
   }
-  if (options.prompts.empty()) throw runtime::usage_error("sample: --prompts is missing");
-  std::vector<std::string> texts = metrics::read_prompts(options.prompts);
-  if (options.count > static_cast<std::int64_t>(texts.size())) {
-    throw runtime::usage_error("--count ", options.count, ": ", options.prompts, " has ", texts.size(), " prompts");
+  if (config.class_embedding != ClassEmbedding::table && config.class_embedding != ClassEmbedding::timestep) {
+    throw runtime::input_error("sample: the U-Net's `class_embed_type` takes vectors for classes, which `sample` does ",
+                               "not have; `forward` takes them as `class_labels`");
   }
-  if (options.count > 0) texts.resize(static_cast<std::size_t>(options.count));
-  return texts;
+  if (!labels.defined()) throw runtime::usage_error("sample: --labels is missing: the U-Net is class-conditional");
+  if (config.class_embedding != ClassEmbedding::table) return;
+  const auto lowest = labels.min().item<std::int64_t>(), highest = labels.max().item<std::int64_t>();
+  if (lowest < 0 || highest >= config.num_class_embeds) {
+    throw runtime::input_error("--labels: class ", lowest < 0 ? lowest : highest, " is not one of the U-Net's ",
+                               config.num_class_embeds);
+  }
+}
+
+// Configs of Stable Diffusion that are older than diffusers 0.9 give a sample_size that nobody meant; diffusers draws
+// at 64 then.
+bool has_outdated_size(const unet::Config& config) {
+  const Json& version = config.raw.contains("_diffusers_version") ? config.raw["_diffusers_version"] : Json();
+  if (!version.is_string() || config.context_width() == 0 || config.text_time) return false;
+  int major = 0, minor = 0;
+  const bool read = std::sscanf(version.get<std::string>().c_str(), "%d.%d", &major, &minor) == 2;
+  return read && major == 0 && minor < 9 && config.raw.contains("sample_size") &&
+         config.raw["sample_size"].is_number_integer() && config.sample_height < kStableDiffusionLatent;
+}
+
+// Height and width: --latent, else those of the given noise, else the U-Net's.
+std::pair<std::int64_t, std::int64_t> latent_size(const SampleVerbOptions& options, const unet::Config& config,
+                                                  const at::Tensor& latents) {
+  if (options.latent > 0) return {options.latent, options.latent};
+  if (latents.defined() && latents.dim() == 4) return {latents.size(2), latents.size(3)};
+  if (has_outdated_size(config)) {
+    runtime::warn(runtime::cat("sample: the U-Net's config is of diffusers 0.8 or older and says sample_size ",
+                               config.sample_height, "; ", kStableDiffusionLatent,
+                               " is used, as in diffusers; --latent sets another"));
+    return {kStableDiffusionLatent, kStableDiffusionLatent};
+  }
+  if (config.sample_height < 1)
+    throw runtime::usage_error("sample: the U-Net's config has no sample_size; give --latent");
+  return {config.sample_height, config.sample_width};
 }
 
 diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const unet::Config& config,
@@ -87,26 +253,66 @@ diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const 
   run.batch = options.batch;
   run.steps = options.steps;
   run.guidance = options.guidance;
+  run.guidance_rescale = options.guidance_rescale;
   run.eta = options.eta;
   run.seed = static_cast<std::uint64_t>(options.seed);
-  const std::int64_t height = options.latent > 0 ? options.latent : config.sample_height,
-                     width = options.latent > 0 ? options.latent : config.sample_width;
-  if (height < 1) throw runtime::usage_error("sample: the U-Net's config has no sample_size; give --latent");
-  run.shape = {config.out_channels, height, width};
-  run.device = device;
   if (!options.latents.empty()) {
     const auto file = runtime::SafetensorsFile::open(options.latents);
     run.latents = runtime::view_tensor(file, file->at("latents"));
   }
+  const auto [height, width] = latent_size(options, config, run.latents);
+  unet::check_latent_size(config, height, width, "sample");
+  run.shape = {config.out_channels, height, width};
+  run.device = device;
   return run;
 }
 
-// --overwrite replaces the whole folder, so it must be one of ours: a slip of -o must not cost anyone's files.
-void check_folder(const std::filesystem::path& folder, runtime::Existing existing) {
-  runtime::check_output(folder, existing, runtime::OutputKind::folder);
-  if (!std::filesystem::is_directory(folder) || std::filesystem::is_empty(folder)) return;
-  if (std::filesystem::exists(folder / "samples.json")) return;
-  throw runtime::usage_error(folder.string(), " holds files that `sample` did not make; --overwrite will not replace it");
+// The sinusoid [1, width] by which a guidance-distilled network is told the guidance, in place of a second half.
+// Meng et al., "On distillation of guided diffusion models", 2023; numbers as in diffusers.
+at::Tensor guidance_embedding(double guidance, std::int64_t width) {
+  const std::int64_t half = width / 2;
+  const at::Tensor frequencies =
+      (at::arange(half, at::kFloat) * (-std::log(10000.0) / static_cast<double>(half - 1))).exp();
+  const at::Tensor angles = static_cast<float>((guidance - 1) * 1000.0) * frequencies;
+  return at::constant_pad_nd(at::cat({angles.sin(), angles.cos()}), {0, width % 2}).unsqueeze(0);
+}
+
+diffusion::Denoiser denoiser(const unet::Executor& executor, at::ScalarType dtype, const at::Tensor& timestep_cond) {
+  return
+      [&executor, dtype, timestep_cond](const at::Tensor& sample, double timestep, const diffusion::Context& context) {
+        runtime::throw_if_interrupted("no picture was kept");
+        unet::Inputs inputs;
+        inputs.sample = sample.to(dtype);
+        inputs.timestep = at::full({sample.size(0)}, timestep, sample.options().dtype(at::kDouble));
+        inputs.encoder_hidden_states = context.encoder_hidden_states;
+        inputs.text_embeds = context.text_embeds;
+        if (context.time_ids.defined()) inputs.time_ids = context.time_ids.to(sample.device());
+        if (context.class_labels.defined()) inputs.class_labels = context.class_labels.to(sample.device());
+        if (timestep_cond.defined())
+          inputs.timestep_cond = timestep_cond.to(sample.device()).expand({sample.size(0), -1});
+        return executor.forward(inputs).to(at::kFloat);
+      };
+}
+
+void write_images(const std::filesystem::path& folder, std::int64_t first, const at::Tensor& images) {
+  for (std::int64_t i = 0; i < images.size(0); ++i) {
+    char name[32];
+    std::snprintf(name, sizeof name, "%06lld.png", static_cast<long long>(first + i));
+    diffusion::write_png(folder / name, images[i]);
+  }
+}
+
+std::optional<diffusion::SchedulerKind> chosen_scheduler(const SampleVerbOptions& options) {
+  if (options.scheduler.empty()) return std::nullopt;
+  return diffusion::parse_scheduler_kind(options.scheduler);
+}
+
+// Text encoders and VAE are gigabytes: what the configs alone can refuse is refused before they are read.
+void check_before_loading(const SampleVerbOptions& options) {
+  const auto outline = diffusion::Pipeline::load(options.pipeline, diffusion::Parts::config_only,
+                                                 {options.files.config_folder, options.files.weights.variant});
+  diffusion::Scheduler::make(outline.scheduler_config, chosen_scheduler(options));
+  unet::load_architecture(options.unet.empty() ? outline.unet_folder : std::filesystem::path(options.unet));
 }
 
 }  // namespace
@@ -115,58 +321,54 @@ void run_sample(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<SampleVerbOptions>(invocation, {"pipeline"});
   require_option(options.pipeline, "PIPELINE", invocation);
   require_option(options.output, "--output", invocation);
-  if (options.latent < 0 || options.latent > kMaxLatentSide) {
-    throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatentSide, ", or 0 for the U-Net's");
-  }
-  if (options.steps < 1 || options.batch < 1 || options.seed < 0 || options.count < 0) {
-    throw runtime::usage_error("sample: --steps and --batch must be at least 1, --seed and --count at least 0");
-  }
-  check_folder(options.output, common.existing());
+  check_options(options);
+  runtime::check_own_folder(options.output, common.existing(), "samples.json", "sample");
   const c10::InferenceMode inference;
   const at::Device device = common.torch_device();
-  diffusion::Pipeline pipeline = diffusion::Pipeline::load(options.pipeline);
-  pipeline.to(device);
-  std::optional<diffusion::SchedulerKind> kind;
-  if (!options.scheduler.empty()) kind = diffusion::parse_scheduler_kind(options.scheduler);
-  const auto scheduler = diffusion::Scheduler::make(pipeline.scheduler_config, kind);
-  const std::vector<std::string> texts = read_texts(options, pipeline);
-  const std::int64_t count = texts.empty() ? options.count : static_cast<std::int64_t>(texts.size());
+  check_before_loading(options);
+  diffusion::Pipeline pipeline = load_pipeline(options.pipeline, options.files, common);
+  if (options.vae_tiling) pipeline.vae_tiling = diffusion::Tiling::on;
+  if (options.clip_skip < 0 || options.clip_skip > pipeline.max_clip_skip()) {
+    throw runtime::usage_error("--clip-skip ", options.clip_skip, ": expected 0 to ", pipeline.max_clip_skip());
+  }
+  const auto scheduler = diffusion::Scheduler::make(pipeline.scheduler_config, chosen_scheduler(options));
+  const Requests requests = read_requests(options, settings.contains("negative"), pipeline);
+  WeightOptions weights = options.files.weights;
+  if (!options.unet.empty()) weights.variant = unet::available_variant(options.unet, weights.variant);
   const LoadedModel model = load_for_device(options.unet.empty() ? pipeline.unet_folder.string() : options.unet,
-                                            options.spec, common, WeightsHash::skip);
+                                            options.spec, common, WeightsHash::skip, weights);
+  const unet::Config& config = model.spec.base;
+  diffusion::check_fit(config, pipeline, "sample");
+  check_labels(config, requests.labels);
   const unet::Executor executor(model.program, model.weights);
-  const diffusion::SampleOptions run = sample_options(options, model.spec.base, count, device);
-  if (common.dry_run) return runtime::say(runtime::cat("would draw ", count, " pictures in ", options.steps, " steps"));
+  diffusion::SampleOptions run = sample_options(options, config, requests.count, device);
+  const std::int64_t scale = pipeline.pixels_per_sample();
+  const at::Tensor time_ids = size_conditioning(options, run.shape[1] * scale, run.shape[2] * scale);
+  at::Tensor timestep_cond;
+  if (config.time_cond_proj_dim > 0) {
+    timestep_cond = guidance_embedding(options.guidance, config.time_cond_proj_dim);
+    run.guidance = 1;
+  }
+  if (common.dry_run) {
+    return runtime::say(runtime::cat("would draw ", run.count, " pictures in ", options.steps, " steps"));
+  }
 
-  const diffusion::Denoiser denoise = [&](const at::Tensor& sample, double timestep,
-                                          const diffusion::Context& context) {
-    unet::Inputs inputs;
-    inputs.sample = sample.to(common.torch_dtype());
-    inputs.timestep = at::full({sample.size(0)}, timestep, sample.options().dtype(at::kDouble));
-    inputs.encoder_hidden_states = context.encoder_hidden_states;
-    inputs.text_embeds = context.text_embeds;
-    inputs.time_ids = context.time_ids;
-    inputs.class_labels = context.class_labels;
-    return executor.forward(inputs).to(at::kFloat);
-  };
-  Prompts prompts(pipeline, texts);
-  runtime::Progress progress("sample", count, "pictures");
+  Conditioner conditioner(pipeline, requests, options.clip_skip, time_ids);
+  runtime::Progress progress("sample", run.count, "pictures");
   runtime::write_folder_via(options.output, common.existing(), [&](const std::filesystem::path& folder) {
     diffusion::sample(
-        *scheduler, denoise, [&](std::int64_t first, std::int64_t n) { return prompts(first, n); }, run,
+        *scheduler, denoiser(executor, common.torch_dtype(), timestep_cond),
+        [&](std::int64_t first, std::int64_t count) { return conditioner(first, count); }, run,
         [&](std::int64_t first, const at::Tensor& samples) {
           runtime::throw_if_interrupted("no picture was kept");
           const at::Tensor images = pipeline.to_images(samples).to(at::kCPU);
-          for (std::int64_t i = 0; i < images.size(0); ++i) {
-            char name[32];
-            std::snprintf(name, sizeof name, "%06lld.png", static_cast<long long>(first + i));
-            diffusion::write_png(folder / name, images[i]);
-          }
+          write_images(folder, first, images);
           progress.update(first + images.size(0));
         });
-    Json about = {{"format", "laptopdiff.samples/1"},
-                  {"settings", settings},
-                  {"made_by", provenance(invocation)},
-                  {"count", count}};
+    const Json about = {{"format", "laptopdiff.samples/1"},
+                        {"settings", settings},
+                        {"made_by", provenance(invocation)},
+                        {"count", run.count}};
     runtime::write_json(folder / "samples.json", about);
   });
   progress.finish();

@@ -17,9 +17,10 @@ namespace {
 struct ScoreOptions {
   std::string model, calibration, output, criterion = "output_loss", shell = "drop", memory = "4GiB";
   std::int64_t samples = 0, batch = 0;
+  WeightOptions weights;
   template <typename V>
   void fields(V& v) {
-    v("model", model, "U-Net folder");
+    v("model", model, "U-Net folder, pipeline folder or single-file checkpoint");
     v("calibration", calibration, "safetensors from `calibrate`");
     v("output", output, "scores.json to write");
     v("criterion", criterion, "output_loss (with its Gram matrix)");
@@ -27,6 +28,7 @@ struct ScoreOptions {
     v("samples", samples, "use the first N calibration samples; 0: all");
     v("batch", batch, "samples evaluated at once; 0: as many as the memory limit allows");
     v("memory", memory, "memory for variants that run together: 512MiB, 8GiB, ...");
+    weights.fields(v);
   }
 };
 
@@ -77,7 +79,7 @@ void run_score(const Invocation& invocation) {
   run.batch = options.batch;
   run.shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
 
-  LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute);
+  LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute, options.weights);
   if (!model.spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
   const runtime::TensorMap tensors = runtime::read_tensors(options.calibration);

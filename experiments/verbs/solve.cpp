@@ -87,6 +87,10 @@ void run_solve(const Invocation& invocation) {
   require_option(options.output, "--output", invocation);
   if (options.preset.empty() == options.scores.empty())
     throw runtime::usage_error("solve: give either --scores with --budget, or --preset");
+  for (const char* flag : {"budget", "must_keep", "must_remove", "solver"}) {
+    if (!options.preset.empty() && settings.contains(flag))
+      throw runtime::usage_error("solve: a preset fixes what is removed; `", flag, "` cannot be given with it");
+  }
   runtime::check_output(options.output, common.existing());
   unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())

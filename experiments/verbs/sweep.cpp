@@ -43,6 +43,10 @@ void run_sweep(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<SweepOptions>(invocation, {"study"});
   require_option(options.study, "CONFIG.json", invocation);
   require_option(options.output, "--output", invocation);
+  if (common.overwrite) {
+    throw runtime::usage_error("sweep: --overwrite is not for sweeps, which keep their finished stages; remove ",
+                               options.output, " to start over");
+  }
   const Json json = runtime::read_json(options.study);
   const Study study = parse_study(json, options.study);
   const std::vector<Arm> arms = expand_arms(study, options.study);
@@ -51,7 +55,7 @@ void run_sweep(const Invocation& invocation) {
     return;
   }
   const std::filesystem::path folder = options.output;
-  const runtime::FolderLock lock(folder);
+  const runtime::FolderLock lock(folder, "sweep");
   Json passed = {{"device", common.device}, {"dtype", common.dtype}};
   if (common.threads > 0) passed["threads"] = common.threads;
   if (common.quiet) passed["quiet"] = true;
