@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import World
-from program import BAD_INPUT, OK, PROGRAM, RESOURCES, USAGE, files_below, laptopdiff, ok, refused
-from safetensors.numpy import load_file
+from program import BAD_INPUT, NON_FINITE, OK, PROGRAM, RESOURCES, USAGE, files_below, laptopdiff, ok, refused
+from safetensors.numpy import load_file, save_file
 
 VERBS = ("inspect", "forward", "calibrate", "score", "solve", "audit", "distill", "sample", "evaluate", "sweep")
 COMMON = ("--config", "--set", "--device", "--dtype", "--threads", "--json", "--quiet", "--dry-run", "--overwrite")
@@ -250,6 +251,54 @@ def test_a_dry_sweep_lists_its_arms(world: World, tmp_path: Path) -> None:
     assert files_below(tmp_path) == {"study.json"}
 
 
+def test_an_axis_of_budgets_leaves_presets_alone(world: World, tmp_path: Path) -> None:
+    study = tmp_path / "study.json"
+    arms = {"laptop": {"solve": {}}, "handcrafted": {"solve": {"preset": "bk-sdm-tiny"}, "distill": {}}}
+    axes = {"keep": {"set": ["solve.budget"], "values": ["params=0.8", "params=0.6"]}}
+    study.write_text(json.dumps(world.study(arms=arms, axes=axes)))
+    done = ok("sweep", study, "-o", tmp_path / "out", "--dry-run")
+    assert done.out.splitlines() == ["handcrafted", "laptop keep=params=0.8", "laptop keep=params=0.6"]
+
+
+@pytest.mark.slow
+def test_a_decline_is_against_the_teacher_that_was_drawn_alike(world: World, tmp_path: Path) -> None:
+    study = tmp_path / "study.json"
+    arms = {"a pruned": {"solve": {}}, "teacher": {}}
+    axes = {"guidance": {"set": ["sample.guidance"], "values": [1, 7]}}
+    study.write_text(json.dumps(world.study(arms=arms, axes=axes)))
+    rows = ok("sweep", study, "-o", tmp_path / "out", "--json").json["arms"]
+    for guidance in (1, 7):
+        pruned, teacher = (rows[f"{name} guidance={guidance}"]["clip"] for name in ("a pruned", "teacher"))
+        decline = rows[f"a pruned guidance={guidance}"]["decline_percent"]["clip"]
+        assert decline == pytest.approx(100 * (teacher - pruned) / abs(teacher))
+    assert rows["teacher guidance=1"]["clip"] != rows["teacher guidance=7"]["clip"]
+
+
+def test_inspect_tells_what_two_specs_do_otherwise(world: World, tmp_path: Path) -> None:
+    def spec(name: str, *removed: Any) -> Path:
+        (tmp_path / name).write_text(json.dumps(world.spec_json(list(removed))))
+        return tmp_path / name
+
+    block, resnet = "mid_block.attentions.0.transformer_blocks.0", "down_blocks.0.resnets.1"
+    one, whole = spec("ff", f"{block}.ff", resnet, "mid_block.resnets.1"), spec("whole", f"{block}.attn1", "mid_block.resnets.1")
+    diff = ok("inspect", world.unet, "--spec", one, "--diff", whole, "--json").json
+    assert diff["only_first"] == [resnet] and diff["only_second"] == [] and diff["common"] == 1
+    assert [entry["layer"] for entry in diff["otherwise"]] == [block]
+    fates = {unit["layer"]: unit["fate"] for unit in ok("inspect", world.unet, "--spec", one, "--json").json["units"]}
+    assert (fates[block], fates[resnet], fates["mid_block.resnets.0"]) == ("partly removed", "bypassed", "kept")
+    assert "both remove the same layers" in ok("inspect", world.unet, "--spec", one, "--diff", one).out
+
+
+def test_forward_tells_where_numbers_stop_being_finite(world: World, tmp_path: Path) -> None:
+    tensors = load_file(world.calibration)
+    tensors["encoder_hidden_states"] = np.full_like(tensors["encoder_hidden_states"], 3e38)  # finite, but its products are not
+    save_file(tensors, tmp_path / "in.safetensors")
+    out = tmp_path / "out.safetensors"
+    message = refused(NON_FINITE, "forward", world.unet, "--inputs", tmp_path / "in.safetensors", "--taps", "all", "-o", out)
+    assert "first seen after down_blocks.0.attentions.0" in message
+    assert np.isfinite(load_file(out)["down_blocks.0.resnets.0"]).all()
+
+
 def test_results_go_to_stdout_and_the_rest_to_stderr(world: World, tmp_path: Path) -> None:
     arguments = runs(world, tmp_path)["score"]
     done = ok("score", *arguments, "--json")
@@ -320,4 +369,6 @@ def test_solve_needs_scores_or_a_preset(world: World, tmp_path: Path) -> None:
     refused(USAGE, "solve", world.unet, "--scores", world.scores, "--preset", "bk-sdm-small", "-o", tmp_path / "s", **both)
     refused(USAGE, "solve", world.unet, "--preset", "bk-sdm-tny", "-o", tmp_path / "s", says="did you mean `bk-sdm-tiny`")
     refused(USAGE, "solve", world.unet, "--scores", world.scores, "-o", tmp_path / "s", says="--budget is missing")
+    budget = ["--preset", "bk-sdm-tiny", "--budget", "params=0.3"]
+    refused(USAGE, "solve", world.unet, *budget, "-o", tmp_path / "s", says="`budget` cannot be given with it")
     ok("solve", world.unet, "--preset", "bk-sdm-tiny", "-o", tmp_path / "s")

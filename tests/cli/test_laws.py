@@ -198,7 +198,7 @@ def test_a_spec_and_its_student_draw_the_same(world: World, tmp_path: Path) -> N
     ok(*command, "--spec", world.spec, "-o", tmp_path / "spec")
     ok(*command, "--unet", tmp_path / "run" / "student", "-o", tmp_path / "student")
     np.testing.assert_array_equal(pictures(tmp_path / "spec"), pictures(tmp_path / "student"))
-    refused(USAGE, "sample", world.pipeline, "--prompts", world.prompts, "--count", "5", "-o", tmp_path / "x", says="has 4 prompts")
+    refused(USAGE, "sample", world.pipeline, "--prompts", world.prompts, "--count", "5", "-o", tmp_path / "x", says="has 4 rows")
 
 
 def test_calibration_rows_are_those_of_their_seed(world: World, tmp_path: Path) -> None:

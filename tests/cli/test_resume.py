@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import World
-from program import INTERRUPTED, OK, STOPPED, USAGE, files_below, kill_after, kill_when, ok, refused
+from program import BAD_INPUT, INTERRUPTED, OK, STOPPED, USAGE, files_below, kill_after, kill_when, ok, refused
 
 STEPS = 12
+STUDY_STEPS = 8
 
 
 def write_config(world: World, folder: Path, **more: Any) -> Path:
@@ -111,10 +112,45 @@ def test_a_cut_log_line_is_written_again(world: World, finished: Path, tmp_path:
 
 def test_a_finished_run_says_so_and_keeps_its_files(world: World, finished: Path) -> None:
     config = write_config(world, finished.parent)
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")}
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     done = ok("distill", "--config", config, "-o", finished)
     assert "complete already" in done.err
-    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.json*")} == before
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_overwriting_with_a_config_that_cannot_run_keeps_the_old_run(world: World, finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config = write_config(world, tmp_path, data={"folder": str(tmp_path / "no such data")})
+    refused(BAD_INPUT, "distill", "--config", config, "-o", run, "--overwrite", says="no such data")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("verb", ["distill", "sweep"])
+def test_a_run_is_not_mixed_into_anyone_elses_folder(verb: str, world: World, tmp_path: Path) -> None:
+    folder = world.copy_unet(tmp_path / "unet")
+    config = write_config(world, tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps(world.study()))
+    command = ["distill", "--config", config] if verb == "distill" else ["sweep", tmp_path / "study.json"]
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    refused(USAGE, *command, "-o", folder, says=f"holds files that `{verb}` did not make")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_another_noise_schedule_is_another_run(world: World, finished: Path, tmp_path: Path) -> None:
+    run, pipeline = tmp_path / "run", tmp_path / "pipeline"
+    shutil.copytree(finished, run)
+    shutil.copytree(world.pipeline, pipeline)
+    scheduler = pipeline / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}))
+    config = write_config(world, tmp_path, pipeline=str(pipeline))
+    refused(USAGE, "distill", "--config", config, "-o", run, says="another config")
+
+
+def test_one_end_of_the_timesteps_may_be_given_alone(world: World, tmp_path: Path) -> None:
+    config = write_config(world, tmp_path, first_timestep=1000)
+    refused(USAGE, "distill", "--config", config, "-o", tmp_path / "run", says="no timesteps in [1000, 1000)")
 
 
 @pytest.mark.slow
@@ -127,7 +163,7 @@ def test_a_folder_of_another_config_is_refused_until_overwritten(
     if not done:
         (run / "result.json").unlink()
     config = write_config(world, tmp_path, seed=9)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "cache.safetensors"}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     refused(USAGE, "distill", "--config", config, "-o", run, says=["another config", "--overwrite"])
     for path, content in before.items():
         assert path.read_bytes() == content, path
@@ -197,14 +233,18 @@ def test_an_interrupted_sample_keeps_nothing(world: World, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_sweep_killed_several_times_gives_the_same_numbers(world: World, tmp_path: Path) -> None:
     study = tmp_path / "study.json"
-    study.write_text(json.dumps(world.study()))
+    training = {"steps": STUDY_STEPS, "batch": 2, "checkpoint_every": 1, "log_every": 1, "data": {"images": 8}}
+    study.write_text(json.dumps(world.study(distill=training)))
     ok("sweep", study, "-o", tmp_path / "whole")
     killed = tmp_path / "killed"
+    steps = lambda: sum(len(log.read_text().splitlines()) for log in killed.glob("stages/distill-*/run/log.jsonl"))  # noqa: E731
     stages = lambda: len(list(killed.glob("stages/*/done.json")))  # noqa: E731
-    for count in (0, 1, 4, 6, 9):
+    for count in (0, 1, 3, 5):
         target = count
-        code = kill_when(lambda: stages() >= target, signal.SIGKILL, "sweep", study, "-o", killed)
-        assert code in (OK, -signal.SIGKILL)
+        assert kill_when(lambda: stages() >= target, signal.SIGKILL, "sweep", study, "-o", killed) in (OK, -signal.SIGKILL)
+    for count in sorted(random.Random(0).sample(range(1, 2 * STUDY_STEPS), 10)):
+        target = count
+        assert kill_when(lambda: steps() >= target, signal.SIGKILL, "sweep", study, "-o", killed) in (OK, -signal.SIGKILL)
     done = ok("sweep", study, "-o", killed)
     ours, theirs = (json.loads((folder / "results.json").read_text()) for folder in (killed, tmp_path / "whole"))
     assert ours.keys() == theirs.keys()
@@ -213,9 +253,15 @@ def test_a_sweep_killed_several_times_gives_the_same_numbers(world: World, tmp_p
     for name, row in theirs["arms"].items():
         for key in row.keys() - {"files"}:
             assert ours["arms"][name][key] == row[key], (name, key)
+        if "distill" in row["files"]:
+            student = "student/diffusion_pytorch_model.safetensors"
+            mine = killed / ours["arms"][name]["files"]["distill"] / student
+            assert mine.read_bytes() == (tmp_path / "whole" / row["files"]["distill"] / student).read_bytes()
+    assert not list(killed.glob("stages/latents-*"))
     assert "decline_percent" in theirs["arms"]["pruned"]
     assert "student seed=1" in done.out
     # Nothing runs a second time.
     before = {path: path.stat().st_mtime_ns for path in killed.glob("stages/**/*") if path.is_file()}
-    ok("sweep", study, "-o", killed)
+    assert "complete already" in ok("sweep", study, "-o", killed).err
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    refused(USAGE, "sweep", study, "-o", killed, "--overwrite", says="keep their finished stages")

@@ -1,9 +1,8 @@
-#include "metrics/bootstrap.h"
-
 #include <cmath>
 #include <limits>
 #include <vector>
 
+#include "metrics/bootstrap.h"
 #include "runtime/random.h"
 #include "tests/support/thrown.h"
 

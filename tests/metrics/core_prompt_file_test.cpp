@@ -1,5 +1,4 @@
 #include "metrics/prompt_file.h"
-
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"
 

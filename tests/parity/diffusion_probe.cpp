@@ -54,10 +54,11 @@ Json text(const Json& job, Files& files) {
 Json vae(const Json& job, Files& files) {
   auto model = diffusion::load_vae(job.at("folder").get<std::string>());
   const std::string name = job.at("name");
-  const auto moments = model->encode_moments(files.inputs.at(job.at("images").get<std::string>()));
+  const auto tiling = job.value("tiling", false) ? diffusion::Tiling::on : diffusion::Tiling::off;
+  const auto moments = model->encode_moments(files.inputs.at(job.at("images").get<std::string>()), tiling);
   files.outputs[name + ".mean"] = moments.mean;
   files.outputs[name + ".logvar"] = moments.logvar;
-  files.outputs[name + ".decoded"] = model->decode(files.inputs.at(job.at("latents").get<std::string>()));
+  files.outputs[name + ".decoded"] = model->decode(files.inputs.at(job.at("latents").get<std::string>()), tiling);
   return Json{{"scaling_factor", model->scaling_factor()}};
 }
 
@@ -139,6 +140,21 @@ Json guided(const Json& job, Files& files) {
   return nullptr;
 }
 
+// What `sample` adds at each call: [calls, images, C, h, w].
+Json noise(const Json& job, Files& files) {
+  const auto shape = job.at("shape").get<std::vector<std::int64_t>>();
+  std::vector<at::Tensor> calls;
+  for (std::int64_t index = 0; index < job.at("calls").get<std::int64_t>(); ++index) {
+    std::vector<at::Tensor> rows;
+    for (std::int64_t image = 0; image < job.at("images").get<std::int64_t>(); ++image) {
+      rows.push_back(diffusion::step_noise(job.at("seed").get<std::uint64_t>(), index, image, shape));
+    }
+    calls.push_back(at::stack(rows));
+  }
+  files.outputs[job.at("name").get<std::string>()] = at::stack(calls);
+  return nullptr;
+}
+
 Json png(const Json& job, Files& files) {
   const at::Tensor image = diffusion::read_png(job.at("read").get<std::string>());
   files.outputs[job.at("name").get<std::string>()] = image;
@@ -155,6 +171,7 @@ Json run(const Json& job, Files& files) {
   if (op == "schedule") return schedule(job, files);
   if (op == "prompts") return prompts(job, files);
   if (op == "guided") return guided(job, files);
+  if (op == "noise") return noise(job, files);
   if (op == "png") return png(job, files);
   throw runtime::usage_error("diffusion_probe: unknown op ", op);
 }

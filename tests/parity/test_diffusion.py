@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from small_pipelines import SCHEDULER_CLASSES, randomize
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -186,19 +187,6 @@ def framed_ids(end: int, pad: int, seed: int = 0) -> torch.Tensor:
     return ids
 
 
-def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Weights of a size at which every branch of the network shows in its output, biases and norms included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() >= 2:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-            else:
-                parameter.copy_(0.1 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
-    return model.eval()
-
-
 def check_text(tmp_path: Path, folder: Path, model: torch.nn.Module, ids: torch.Tensor, projected: bool) -> None:
     _, out = probe(tmp_path, [{"op": "text", "folder": str(folder), "ids": "ids", "name": "t"}], {"ids": ids})
     tower = model.text_model if isinstance(model, CLIPModel) else model
@@ -299,6 +287,27 @@ def test_vae_equals_diffusers(tmp_path: Path, name: str) -> None:
     check_vae(tmp_path, tmp_path / "m", vae)
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (32, 24), (48, 20), (16, 40), (12, 70)])
+def test_vae_tiling_equals_diffusers(tmp_path: Path, height: int, width: int) -> None:
+    vae = randomize(diffusers.AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+                                            block_out_channels=(8, 16), norm_num_groups=4, sample_size=16))
+    vae.save_pretrained(tmp_path / "m")
+    generator = torch.Generator().manual_seed(8)
+    images = torch.rand((2, 3, height, width), generator=generator) * 2 - 1
+    latents = torch.randn((2, 4, height // 2, width // 2), generator=generator)
+    job = {"op": "vae", "folder": str(tmp_path / "m"), "name": "v", "images": "images", "latents": "latents", "tiling": True}
+    _, out = probe(tmp_path, [job], {"images": images, "latents": latents})
+    with torch.no_grad():
+        whole = vae.decode(latents).sample
+        vae.enable_tiling()
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(latents).sample
+    assert torch.equal(whole, decoded) == (max(height, width) <= 16)
+    assert_close(out["v.mean"], posterior.mean)
+    assert_close(out["v.logvar"], posterior.logvar)
+    assert_close(out["v.decoded"], decoded)
+
+
 @pytest.mark.parametrize("as_convolution", [False, True])
 def test_vae_reads_the_old_attention_names(tmp_path: Path, as_convolution: bool) -> None:
     vae = make_vae("sd")
@@ -321,13 +330,6 @@ def test_vae_reads_the_old_attention_names(tmp_path: Path, as_convolution: bool)
 # ---------------------------------------------------------------- schedulers
 
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-CLASSES = {
-    "ddim": diffusers.DDIMScheduler,
-    "ddpm": diffusers.DDPMScheduler,
-    "pndm": diffusers.PNDMScheduler,
-    "dpm++2m": diffusers.DPMSolverMultistepScheduler,
-    "euler": diffusers.EulerDiscreteScheduler,
-}
 SHAPE = (2, 3, 4, 4)
 NOISES = 60
 
@@ -364,7 +366,7 @@ def scheduler_cases() -> list[dict[str, Any]]:
     def add(kind: str, steps: int, eta: float = 0.0, tanh: bool = False, **options: Any) -> None:
         cases.append(dict(kind=kind, steps=steps, eta=eta, tanh=tanh, options=options))
 
-    for kind in CLASSES:
+    for kind in SCHEDULER_CLASSES:
         add(kind, 10)  # all defaults of the class
         add(kind, 7, tanh=True, **SD)
         for spacing in ("leading", "trailing", "linspace"):
@@ -426,7 +428,7 @@ def test_schedulers_equal_diffusers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     noise = torch.randn((NOISES, *SHAPE), generator=generator)
     jobs, wants, grids, sigmas = [], [], [], []
     for i, case in enumerate(cases):
-        scheduler = CLASSES[case["kind"]](**case["options"])
+        scheduler = SCHEDULER_CLASSES[case["kind"]](**case["options"])
         scheduler.save_pretrained(tmp_path / f"s{i}")
         wants.append(run_diffusers(scheduler, case["steps"], start, noise, monkeypatch, case["tanh"], case["eta"]))
         grids.append([float(t) for t in scheduler.timesteps])
@@ -447,12 +449,12 @@ def test_schedulers_equal_diffusers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert worst <= 1e-6, (case, worst)
 
 
-@pytest.mark.parametrize("kind", sorted(CLASSES))
+@pytest.mark.parametrize("kind", sorted(SCHEDULER_CLASSES))
 def test_one_config_runs_as_every_kind_as_from_config_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     published = dict(_class_name="PNDMScheduler", _diffusers_version="0.6.0", skip_prk_steps=True, set_alpha_to_one=False,
                      steps_offset=1, clip_sample=False, num_train_timesteps=1000, trained_betas=None, **SD)
     (tmp_path / "scheduler_config.json").write_text(json.dumps(published))
-    scheduler = CLASSES[kind].from_pretrained(tmp_path)
+    scheduler = SCHEDULER_CLASSES[kind].from_pretrained(tmp_path)
     generator = torch.Generator().manual_seed(3)
     inputs = {"start": torch.randn(SHAPE, generator=generator), "step_noise": torch.randn((NOISES, *SHAPE), generator=generator)}
     want = run_diffusers(scheduler, 20, inputs["start"], inputs["step_noise"], monkeypatch, False, 0.0)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
+from program import laptopdiff
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = Path(os.environ.get("LAPTOPDIFF_BUILD", ROOT / "build"))
 TOLERANCE = 1e-5  # of the reference's range
 
 SD1: dict[str, Any] = {
@@ -22,6 +19,19 @@ SD1: dict[str, Any] = {
     "block_out_channels": (32, 64, 64, 64),
     "cross_attention_dim": 24,
     "attention_head_dim": 4,
+}
+SMALL_SDXL: dict[str, Any] = {
+    "sample_size": 16,
+    "block_out_channels": (32, 64, 64),
+    "cross_attention_dim": 24,
+    "attention_head_dim": (2, 4, 4),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 3),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 16 + 6 * 8,
 }
 CROSS3 = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 
@@ -34,19 +44,7 @@ MODELS: dict[str, tuple[type, dict[str, Any]]] = {
     ),
     "sdxl text_time, deep transformers": (
         UNet2DConditionModel,
-        {
-            "sample_size": 16,
-            "block_out_channels": (32, 64, 64),
-            "cross_attention_dim": 24,
-            "attention_head_dim": (2, 4, 4),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            "transformer_layers_per_block": (1, 2, 3),
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 16 + 6 * 8,
-        },
+        SMALL_SDXL,
     ),
     "bk-tiny shape": (
         UNet2DConditionModel,
@@ -144,12 +142,6 @@ MODELS: dict[str, tuple[type, dict[str, Any]]] = {
 }
 
 
-def laptopdiff(*arguments: str | Path) -> subprocess.CompletedProcess:
-    program = BUILD / "laptopdiff"
-    assert program.is_file(), f"no {program}; build it, or set LAPTOPDIFF_BUILD"
-    return subprocess.run([program, *arguments], capture_output=True, text=True)
-
-
 def make(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     kind, config = MODELS[name]
@@ -198,7 +190,7 @@ def forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], folder: Pat
     done = laptopdiff(
         "forward", folder / "model", "--inputs", folder / "in.safetensors", "-o", folder / "out.safetensors", "--overwrite", *flags
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     return load_file(folder / "out.safetensors")
 
 
@@ -279,7 +271,7 @@ def test_the_bk_tiny_preset_is_bk_sdm_tiny(tmp_path: Path) -> None:
     inputs = make_inputs(teacher)
     teacher.save_pretrained(tmp_path / "model")
     done = laptopdiff("solve", tmp_path / "model", "--preset", "bk-sdm-tiny", "-o", tmp_path / "spec.json")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     ours = forward(teacher, inputs, tmp_path, "--spec", tmp_path / "spec.json")["sample"]
 
     student = UNet2DConditionModel(**MODELS["bk-tiny shape"][1]).eval()
@@ -298,47 +290,92 @@ def test_the_bk_tiny_preset_is_bk_sdm_tiny(tmp_path: Path) -> None:
     assert spec["totals"]["params"]["pruned"] == sum(p.numel() for p in student.parameters())
 
 
-@pytest.mark.parametrize(
-    ("config", "params"),
-    [
-        ({}, 859_520_964),
-        ({"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True}, 865_910_724),
-        (
-            {
-                "sample_size": 128,
-                "block_out_channels": (320, 640, 1280),
-                "cross_attention_dim": 2048,
-                "attention_head_dim": (5, 10, 20),
-                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                "transformer_layers_per_block": (1, 2, 10),
-                "use_linear_projection": True,
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": 256,
-                "projection_class_embeddings_input_dim": 2816,
-            },
-            2_567_463_684,
-        ),
-    ],
-)
-def test_full_size_parameter_counts(config: dict[str, Any], params: int, tmp_path: Path) -> None:
-    full = {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768} | config
-    (tmp_path / "config.json").write_text(json.dumps(full))
+# Published full-size models: what their config.json adds to SD 1.5's or to the class's defaults, their parameters, and
+# their GMACs with both attention products (77 tokens) where the reference table has them.
+SD2 = {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": True}
+SDXL = {
+    "sample_size": 128,
+    "block_out_channels": [320, 640, 1280],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+BK_BASE = {"layers_per_block": 1}
+BK_SMALL = BK_BASE | {"mid_block_type": None}
+BK_TINY = BK_SMALL | {
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 3,
+}
+KOALA = SDXL | {"layers_per_block": 1}
+SSD = {"mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, 2, 4], "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1]}
+DDPM = {
+    "_class_name": "UNet2DModel",
+    "sample_size": 32,
+    "block_out_channels": [128, 256, 256, 256],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "attention_head_dim": None,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+}
+DDPM_256 = DDPM | {
+    "sample_size": 256,
+    "block_out_channels": [128, 128, 256, 256, 512, 512],
+    "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
+}
+CELEBA_64 = DDPM | {
+    "sample_size": 64,
+    "block_out_channels": [128, 256, 256, 256, 512],
+    "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+}
+PUBLISHED: dict[str, tuple[dict[str, Any], int, float | None]] = {
+    "SD 1.5": ({}, 859_520_964, 401.6),
+    "SD 2.1 base": (SD2, 865_910_724, 402.1),
+    "SD 2.1": (SD2 | {"sample_size": 96, "upcast_attention": True}, 865_910_724, 1074.6),
+    "SDXL": (SDXL, 2_567_463_684, 3380.6),
+    "BK-SDM-Base": (BK_BASE, 579_384_964, 261.5),
+    "BK-SDM-Small": (BK_SMALL, 482_346_884, 255.4),
+    "BK-SDM-Tiny": (BK_TINY, 323_384_964, 242.8),
+    "BK-SDM-v2-Base": (BK_BASE | SD2, 583_480_964, None),
+    "BK-SDM-v2-Small": (BK_SMALL | SD2, 485_787_524, None),
+    "BK-SDM-v2-Tiny": (SD2 | BK_TINY | {"attention_head_dim": [5, 10, 20]}, 326_825_604, None),
+    "SSD-1B": (SDXL | SSD, 1_331_334_404, 2103.9),
+    "Vega": (SDXL | {"mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, 1, 2]}, 745_225_604, None),
+    "KOALA-1B": (KOALA | {"transformer_layers_per_block": [0, 2, 6]}, 1_161_184_324, 1715.9),
+    "KOALA-700M": (KOALA | {"transformer_layers_per_block": [0, 2, 5], "mid_block_type": None}, 782_822_724, 1350.8),
+    "DDPM CIFAR10-32": (DDPM, 35_746_307, None),
+    "DDPM CelebA-64": (CELEBA_64, 78_700_803, None),
+    "DDPM 256": (DDPM_256, 113_673_219, 248.5),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_their_published_sizes(name: str, tmp_path: Path) -> None:
+    config, params, gmacs = PUBLISHED[name]
+    sd15 = {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768}
+    (tmp_path / "config.json").write_text(json.dumps(config if "_class_name" in config else sd15 | config))
     done = laptopdiff("inspect", tmp_path / "config.json", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["params"] == params
+    assert done.code == 0, done.err
+    sizes = json.loads(done.out)
+    assert sizes["params"] == params
+    if gmacs is not None:
+        assert abs(sizes["macs"] / 1e9 / gmacs - 1) < 0.005
 
 
 @pytest.mark.parametrize(("preset", "params"), [("bk-sdm-base", 579_384_964), ("bk-sdm-small", 482_346_884), ("bk-sdm-tiny", 323_384_964)])
 def test_handcrafted_students_have_their_published_sizes(preset: str, params: int, tmp_path: Path) -> None:
     full = {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768}
     (tmp_path / "config.json").write_text(json.dumps(full))
-    assert laptopdiff("solve", tmp_path / "config.json", "--preset", preset, "-o", tmp_path / "spec.json").returncode == 0
+    assert laptopdiff("solve", tmp_path / "config.json", "--preset", preset, "-o", tmp_path / "spec.json").code == 0
     assert json.loads((tmp_path / "spec.json").read_text())["totals"]["params"]["pruned"] == params
-
-
-def test_macs_are_those_of_the_reference_table(tmp_path: Path) -> None:
-    full = {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768}
-    (tmp_path / "config.json").write_text(json.dumps(full))
-    macs = json.loads(laptopdiff("inspect", tmp_path / "config.json", "--json").stdout)["macs"]
-    assert abs(macs / 401.6e9 - 1) < 0.005
