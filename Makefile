@@ -57,6 +57,20 @@ test-asan: $(BUILD)/.packages-ready $(TORCH_READY) ## the torch-free tests under
 	@cmake --build build-asan -j $(JOBS) --target laptopdiff_core_tests
 	@python3 tests/run.py --build build-asan --kinds core
 
+# FUZZ_SECONDS=N (of each target), FUZZ_TARGETS="json image" (default: all)
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+.PHONY: fuzz
+fuzz: $(BUILD)/.packages-ready $(BUILD)/.fuzz-packages-ready ## libFuzzer on the parsers, FUZZ_SECONDS=60 each, two at a time
+	@cmake --preset fuzz >/dev/null
+	@cmake --build build-fuzz -j $(JOBS) --target fuzz
+	@python3 tests/fuzz/run.py --build build-fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+.PHONY: test-clients
+test-clients: build venv ## our exports in other programs (stable-diffusion.cpp, built once; needs about 12 GiB of memory)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r third_party/requirements-clients.txt
+	@$(PY) -m pytest -q tests/clients
+
 .PHONY: demo
 demo: build venv $(BUILD)/.demo-packages-ready ## the study on a small model, to runs/demo/report.html (QUICK=1: smaller)
 	$(PY) experiments/demo/data.py -o data/fashion-mnist
@@ -99,7 +113,7 @@ venv: $(BUILD)/.packages-ready ## the virtual environment .venv (torch, and Pyth
 
 .PHONY: clean
 clean: ## remove the build folders (.venv, data and runs stay)
-	rm -rf build build-asan build-cpu build-cuda build-lint
+	rm -rf build build-asan build-cpu build-cuda build-lint build-fuzz
 
 $(BUILD)/.packages-ready: third_party/packages.sh
 	@third_party/packages.sh build

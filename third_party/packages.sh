@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh build|demo|lint
+# packages.sh build|demo|lint|fuzz
 # Leaves this machine with the Debian packages of that list: installs them where it may, else says what to run.
 set -euo pipefail
 case ${1:-} in
@@ -7,7 +7,8 @@ case ${1:-} in
                    doctest-dev libpng-dev libicu-dev) ;;
   demo) packages=(dataset-fashion-mnist) ;;
   lint) packages=(clang-format-14 clang-tidy-14) ;;
-  *) echo "usage: packages.sh build|demo|lint" >&2; exit 2 ;;
+  fuzz) packages=(clang-14 libclang-rt-14-dev llvm-14) ;;
+  *) echo "usage: packages.sh build|demo|lint|fuzz" >&2; exit 2 ;;
 esac
 
 is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }

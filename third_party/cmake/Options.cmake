@@ -1,5 +1,7 @@
 # Switches and the flags that every target of ours gets.
 option(LAPTOPDIFF_TESTS "Build the doctest programs" ON)
+option(LAPTOPDIFF_TORCH "Build what needs LibTorch; OFF leaves the parsers, the architecture and the solvers" ON)
+option(LAPTOPDIFF_FUZZ "Build the fuzz targets of tests/fuzz (clang)" OFF)
 option(LAPTOPDIFF_UNITY "Compile sources that use LibTorch four at a time: its headers cost more than the sources" ON)
 option(LAPTOPDIFF_NATIVE "Tune for the processor of this machine" OFF)
 set(LAPTOPDIFF_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined")
@@ -58,9 +60,13 @@ function(laptopdiff_hot_sources)
 endfunction()
 
 # laptopdiff_library(NAME sources... DEPENDS targets... [TORCH])
-# TORCH marks a library that needs LibTorch; the others compile without it. Either kind has one precompiled header.
+# TORCH marks a library that needs LibTorch; the others compile without it, and are all there is with LAPTOPDIFF_TORCH
+# off. Either kind has one precompiled header.
 function(laptopdiff_library name)
   cmake_parse_arguments(ARG "TORCH" "" "DEPENDS" ${ARGN})
+  if(ARG_TORCH AND NOT LAPTOPDIFF_TORCH)
+    return()
+  endif()
   add_library(${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PUBLIC laptopdiff_flags ${ARG_DEPENDS})
   if(ARG_TORCH)

@@ -6,12 +6,21 @@ find_package(nlohmann_json 3.11 REQUIRED)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(cxxopts 3 REQUIRED)
 find_package(PNG REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 find_path(DOCTEST_INCLUDE_DIR doctest/doctest.h)
 
 # Unicode classes, lower-casing and NFC for the tokenizer. Without ICU only ASCII text is accepted, with a clear error.
 find_package(ICU COMPONENTS uc i18n)
+
+# What the libraries without torch need, parsed once.
+add_library(laptopdiff_plain_pch STATIC ${PROJECT_SOURCE_DIR}/third_party/pch.cpp)
+target_link_libraries(laptopdiff_plain_pch PUBLIC laptopdiff_flags)
+target_precompile_headers(laptopdiff_plain_pch PRIVATE <nlohmann/json.hpp> <filesystem> <functional> <sstream>)
+
+if(NOT LAPTOPDIFF_TORCH)
+  return()
+endif()
+find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 # LibTorch: Torch_DIR where the user gives one, else the wheel in the project's virtual environment or of python3.
 if(NOT Torch_DIR)
@@ -46,8 +55,3 @@ target_compile_options(laptopdiff_torch INTERFACE ${torch_flags})
 add_library(laptopdiff_pch STATIC ${PROJECT_SOURCE_DIR}/third_party/pch.cpp)
 target_link_libraries(laptopdiff_pch PUBLIC laptopdiff_flags laptopdiff_torch)
 target_precompile_headers(laptopdiff_pch PRIVATE <torch/types.h> <nlohmann/json.hpp>)
-
-# And what the libraries without torch need.
-add_library(laptopdiff_plain_pch STATIC ${PROJECT_SOURCE_DIR}/third_party/pch.cpp)
-target_link_libraries(laptopdiff_plain_pch PUBLIC laptopdiff_flags)
-target_precompile_headers(laptopdiff_plain_pch PRIVATE <nlohmann/json.hpp> <filesystem> <functional> <sstream>)
