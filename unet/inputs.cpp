@@ -86,7 +86,9 @@ void refuse_useless(const Inputs& in, const Config& config, const std::string& w
   const auto refuse = [&](const at::Tensor& tensor, const char* name, const char* needed_by) {
     if (tensor.defined()) throw input_error(where, ": `", name, "` is given, but this model has no ", needed_by);
   };
-  if (config.context_width() == 0) refuse(in.encoder_hidden_states, "encoder_hidden_states", "cross-attention");
+  // UNet2DConditionModel without any transformer still takes its text, as in diffusers, and leaves it alone.
+  if (config.model_class == ModelClass::unconditional)
+    refuse(in.encoder_hidden_states, "encoder_hidden_states", "cross-attention");
   if (!config.text_time) {
     refuse(in.text_embeds, "text_embeds", "`addition_embed_type` text_time");
     refuse(in.time_ids, "time_ids", "`addition_embed_type` text_time");

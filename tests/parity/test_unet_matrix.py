@@ -334,7 +334,7 @@ UNSUPPORTED: list[tuple[str, str, dict[str, Any]]] = [
     ("encoder_hid_dim", "UNet2DConditionModel", {"encoder_hid_dim": 6, "encoder_hid_dim_type": "image_proj"}),
     ("addition_embed_type", "UNet2DConditionModel", {"addition_embed_type": "text", "addition_embed_type_num_heads": 4}),
     ("addition_embed_type", "UNet2DConditionModel", {"addition_embed_type": "text_image"}),
-    ("addition_embed_type", "UNet2DConditionModel", {"addition_embed_type": "image", "encoder_hid_dim": 6}),
+    ("encoder_hid_dim", "UNet2DConditionModel", {"addition_embed_type": "image", "encoder_hid_dim": 6}),
     ("attention_type", "UNet2DConditionModel", {"attention_type": "gated"}),
     ("cross_attention_norm", "UNet2DConditionModel", {"cross_attention_norm": "layer_norm"}),
     ("time_embedding_type", "UNet2DConditionModel", {"time_embedding_type": "fourier"}),
