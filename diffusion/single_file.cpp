@@ -45,14 +45,10 @@ class Checkpoint {
   const std::string& where() const { return where_; }
 
  private:
-  bool has(std::string_view prefix) const {
-    const auto entry = file_->tensors().lower_bound(std::string(prefix));
-    return entry != file_->tensors().end() && entry->first.starts_with(prefix);
-  }
   Kind find_kind() const {
-    if (has(unet::kXlText1Prefix) && has(unet::kXlText2Prefix)) return Kind::sd_xl;
-    if (has(unet::kSd1TextPrefix)) return Kind::sd1;
-    if (has(unet::kSd2TextPrefix)) return Kind::sd2;
+    if (file_->has_below(unet::kXlText1Prefix) && file_->has_below(unet::kXlText2Prefix)) return Kind::sd_xl;
+    if (file_->has_below(unet::kSd1TextPrefix)) return Kind::sd1;
+    if (file_->has_below(unet::kSd2TextPrefix)) return Kind::sd2;
     throw input_error(where_, ": no text encoder of Stable Diffusion 1, 2 or XL in it (", unet::kSd1TextPrefix, ", ",
                       unet::kSd2TextPrefix, ", or ", unet::kXlText1Prefix, " and ", unet::kXlText2Prefix,
                       "); a U-Net alone is no pipeline");
@@ -96,7 +92,8 @@ TensorMap from_open_clip(const TensorMap& tensors, const std::string& where) {
     if (tensor.dim() < 1 || tensor.size(0) % 3 != 0) {
       throw input_error(where, ": ", name, " is ", runtime::sizes_text(tensor), ", expected three equal parts");
     }
-    for (std::size_t i = 0; i < 3; ++i) out[names[i]] = tensor.chunk(3, 0)[i];
+    const std::vector<at::Tensor> thirds = tensor.chunk(3, 0);
+    for (std::size_t i = 0; i < thirds.size(); ++i) out[names[i]] = thirds[i];
   }
   if (!unknown.empty()) {
     throw input_error(where, ": tensors that no text encoder has: ", runtime::listing(unknown));

@@ -178,6 +178,11 @@ void SafetensorsFile::parse() {
   }
 }
 
+bool SafetensorsFile::has_below(std::string_view prefix) const {
+  const auto first = tensors_.lower_bound(std::string(prefix));
+  return first != tensors_.end() && first->first.starts_with(prefix);
+}
+
 void SafetensorsFile::release(const std::byte* data, std::size_t bytes) const {
   if (bytes == 0 || data < map_ || data + bytes > map_ + size_) return;
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));

@@ -53,6 +53,9 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
 
+  // True where some tensor's name begins so.
+  bool has_below(std::string_view prefix) const;
+
   // Gives the memory of these mapped bytes back; they are read from the file again where they are touched again.
   void release(const std::byte* data, std::size_t bytes) const;
 

@@ -12,8 +12,7 @@ namespace laptopdiff::runtime {
 // model.safetensors.index.json, else the one variant there is (model.fp16.safetensors, or the shards of
 // model.safetensors.index.fp16.json). With `variant` ("fp16") only that one's. A shard must lie in the folder itself.
 // Throws Error(bad_input): no weights (pickle files beside it are named, with the way out), several variants and none
-// named, damaged files, and all tensors in
-// which the index and its shards differ.
+// named, damaged files, and all tensors in which the index and its shards differ.
 TensorMap read_weight_files(const std::filesystem::path& folder, const std::string& stem,
                             const std::string& variant = "");
 

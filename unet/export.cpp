@@ -22,7 +22,6 @@ using runtime::cat;
 using runtime::input_error;
 
 constexpr const char* kWeightsFile = "diffusion_pytorch_model.safetensors";
-constexpr const char* kSingleFile = kSingleFileName;
 
 TensorStream unet_stream(const ExportPlan& plan, const TensorMap& weights, std::optional<at::ScalarType> storage) {
   TensorStream stream;
@@ -65,7 +64,6 @@ void write_unet_folder(const fs::path& folder, const ExportRequest& request, con
                        const TensorStream& stream) {
   fs::create_directories(folder);
   runtime::write_json(folder / "config.json", plan.config);
-  runtime::write_json(folder / "spec.json", spec_json(request.spec));
   if (plan.form == Form::custom) runtime::write_file(folder / cat(kPrunedModule, ".py"), pruned_class_source());
   write_stream(folder / kWeightsFile, stream);
   check_written(folder / kWeightsFile, stream);
@@ -88,7 +86,7 @@ void write_card(const fs::path& folder, const fs::path& output, const ExportRequ
   CardFacts facts;
   facts.title = (output.has_filename() ? output : output.parent_path()).filename().string();
   facts.base_model = request.base_model;
-  facts.file = request.format == ExportFormat::single_file ? kSingleFile : "";
+  facts.file = request.format == ExportFormat::single_file ? kSingleFileName : "";
   facts.pipeline = !request.pipeline.empty() || !request.checkpoint.empty();
   facts.weight_bytes = weight_bytes;
   facts.made_by = request.made_by;
@@ -148,8 +146,8 @@ void write_export(const fs::path& output, const ExportRequest& request, const Ex
       TensorStream original = original_unet(stream, original_family(request.spec.base));
       if (pipeline) add_pipeline_parts(original, request.pipeline, request.variant, request.storage);
       if (!request.checkpoint.empty()) add_other_parts(original, request.checkpoint, request.storage);
-      write_stream(folder / kSingleFile, original);
-      check_written(folder / kSingleFile, original);
+      write_stream(folder / kSingleFileName, original);
+      check_written(folder / kSingleFileName, original);
     } else {
       if (pipeline) copy_pipeline(request.pipeline, folder, plan.library, plan.class_name, request.variant);
       write_unet_folder(pipeline ? folder / "unet" : folder, request, plan, stream);
@@ -161,3 +159,4 @@ void write_export(const fs::path& output, const ExportRequest& request, const Ex
 }
 
 }  // namespace laptopdiff::unet
+      if (pipeline) runtime::write_json(folder / "unet" / "spec.json", spec_json(request.spec));

@@ -31,10 +31,8 @@ struct Adapter {
 class PeftSettings {
  public:
   PeftSettings(const runtime::SafetensorsFile& file, LoraTarget target) {
-    const auto first = file.tensors().lower_bound(kPeftPrefix);
-    const bool of_peft = first != file.tensors().end() && first->first.starts_with(kPeftPrefix);
     const auto found = file.metadata().find(kMetadataKey);
-    if (of_peft) {
+    if (file.has_below(kPeftPrefix)) {
       const auto beside = file.path().parent_path() / kPeftSettings;
       where_ = beside.string();
       json_ = runtime::read_json(beside);  // without it alpha is unknown

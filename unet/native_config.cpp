@@ -108,12 +108,6 @@ std::string without_attention(std::string name) {
   return name;
 }
 
-// n numbers as diffusers writes them: one where all are equal.
-Json one_or_list(const std::vector<int>& values) {
-  const bool equal = std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) == values.end();
-  return equal && !values.empty() ? Json(values.front()) : Json(values);
-}
-
 // Writes the config that would describe what is left, or throws NoSuchConfig.
 class ConfigWriter {
  public:
@@ -298,6 +292,11 @@ std::string bypassed_layer(const Program& base, const Program& pruned) {
 }
 
 }  // namespace
+
+Json one_or_list(const std::vector<int>& values) {
+  const bool equal = std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) == values.end();
+  return equal && !values.empty() ? Json(values.front()) : Json(values);
+}
 
 Match match_programs(const Program& first, const Program& second) {
   Match match;

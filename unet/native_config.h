@@ -8,10 +8,14 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "unet/program.h"
 
 namespace laptopdiff::unet {
+
+// A number for each stage as diffusers' configs write it: one where all are equal.
+Json one_or_list(const std::vector<int>& values);
 
 // Two programs that compute the same from the same numbers, tensor by tensor.
 struct Match {

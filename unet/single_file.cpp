@@ -5,6 +5,7 @@
 #include <set>
 
 #include "runtime/error.h"
+#include "unet/native_config.h"
 #include "unet/original_names.h"
 
 namespace laptopdiff::unet {
@@ -192,8 +193,7 @@ void set_blocks(Json& config, const UNetShape& net) {
   config["block_out_channels"] = net.widths;
   config["down_block_types"] = down;
   config["up_block_types"] = up;
-  const bool equal = std::all_of(layers.begin(), layers.end(), [&](int n) { return n == layers.front(); });
-  config["layers_per_block"] = equal ? Json(layers.front()) : Json(layers);
+  config["layers_per_block"] = one_or_list(layers);
   if (net.mid_layers == 0) config["mid_block_type"] = nullptr;
   if (net.mid_layers == 1) config["mid_block_type"] = "UNetMidBlock2D";
 }
@@ -248,14 +248,11 @@ std::shared_ptr<const SafetensorsFile> open_single_file(const fs::path& path) {
 }
 
 bool is_bare_unet(const SafetensorsFile& file) {
-  const auto first = file.tensors().lower_bound(std::string(kUNetPrefix));
-  const bool prefixed = first != file.tensors().end() && first->first.starts_with(kUNetPrefix);
-  return !prefixed && file.tensors().contains("input_blocks.0.0.weight");
+  return !file.has_below(kUNetPrefix) && file.tensors().contains("input_blocks.0.0.weight");
 }
 
 TensorViews single_file_unet(const SafetensorsFile& file) {
-  const auto first = file.tensors().lower_bound(std::string(kUNetPrefix));
-  const bool prefixed = first != file.tensors().end() && first->first.starts_with(kUNetPrefix);
+  const bool prefixed = file.has_below(kUNetPrefix);
   if (!prefixed && !is_bare_unet(file)) {
     const bool diffusers = file.tensors().contains("conv_in.weight") || file.tensors().contains("unet.conv_in.weight");
     throw input_error(file.path().string(), ": no U-Net in original names (", kUNetPrefix, "...)",

@@ -4,41 +4,20 @@
 import json
 import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import published_unets  # noqa: E402
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 
 SD1 = {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30.0", "sample_size": 64, "in_channels": 4}
 SD1 |= {"block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768, "attention_head_dim": 8, "act_fn": "silu"}
 SD1 |= {"layers_per_block": 2, "norm_num_groups": 32, "norm_eps": 1e-05, "center_input_sample": False, "freq_shift": 0}
-SDXL = {
-    "_class_name": "UNet2DConditionModel",
-    "sample_size": 128,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-DDPM = {
-    "_class_name": "UNet2DModel",
-    "sample_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": [128, 256, 256, 256],
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-    "attention_head_dim": None,
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-}
+SDXL = {"_class_name": "UNet2DConditionModel"} | published_unets.SDXL
+DDPM = published_unets.DDPM | {"in_channels": 3, "out_channels": 3}
 SMALL = {"_class_name": "UNet2DConditionModel", "block_out_channels": [32, 64], "cross_attention_dim": 16, "sample_size": [8, 16]}
 SMALL |= {"down_block_types": ["CrossAttnDownBlock2D", "ResnetDownsampleBlock2D"], "layers_per_block": [1, 2]}
 SMALL |= {"up_block_types": ["ResnetUpsampleBlock2D", "CrossAttnUpBlock2D"], "transformer_layers_per_block": [[2], [1, 1]]}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from program import laptopdiff
+from published_unets import DDPM, SDXL
 from safetensors.torch import load_file, save_file
 
 TOLERANCE = 1e-5  # of the reference's range
@@ -293,19 +294,6 @@ def test_the_bk_tiny_preset_is_bk_sdm_tiny(tmp_path: Path) -> None:
 # Published full-size models: what their config.json adds to SD 1.5's or to the class's defaults, their parameters, and
 # their GMACs with both attention products (77 tokens) where the reference table has them.
 SD2 = {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": True}
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": [320, 640, 1280],
-    "cross_attention_dim": 2048,
-    "attention_head_dim": [5, 10, 20],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 BK_BASE = {"layers_per_block": 1}
 BK_SMALL = BK_BASE | {"mid_block_type": None}
 BK_TINY = BK_SMALL | {
@@ -315,18 +303,6 @@ BK_TINY = BK_SMALL | {
 }
 KOALA = SDXL | {"layers_per_block": 1}
 SSD = {"mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [1, 2, 4], "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1]}
-DDPM = {
-    "_class_name": "UNet2DModel",
-    "sample_size": 32,
-    "block_out_channels": [128, 256, 256, 256],
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-    "attention_head_dim": None,
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "norm_eps": 1e-6,
-}
 DDPM_256 = DDPM | {
     "sample_size": 256,
     "block_out_channels": [128, 128, 256, 256, 512, 512],
