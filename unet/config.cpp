@@ -78,7 +78,7 @@ Config parse_config(const Json& json, const std::string& where) {
   } else {
     throw input_error(where, ": `_class_name` is \"", name.substr(0, 60),
                       "\", expected UNet2DConditionModel or UNet2DModel",
-                      name.starts_with("Pruned") ? "; an export of this class is read by the spec.json beside it" : "");
+                      name.starts_with("Pruned") ? "; an export of this class has its `removed_layers`" : "");
   }
   check_groups(c, where);
   check_block_count(c, where);

@@ -156,7 +156,7 @@ ExportPlan custom_plan(const Program& base, const Program& pruned, const std::st
                   {}};
   plan.config["_class_name"] = plan.class_name;
   plan.config["auto_map"] = {{"AutoModel", cat(kPrunedModule, ".", plan.class_name)}};
-  plan.config["removed_layers"] = RemovedLayers(base, what).list();
+  plan.config["removed_layers"] = removed_layers(base, pruned);
   plan.tensors = copies(pruned);
   return plan;
 }
@@ -241,6 +241,10 @@ std::int64_t ExportPlan::params() const {
   for (const ExportTensor& tensor : tensors)
     total += std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>());
   return total;
+}
+
+Json removed_layers(const Program& base, const Program& pruned) {
+  return RemovedLayers(base, Comparison(base, pruned)).list();
 }
 
 ExportPlan plan_diffusers(const Program& base, const Program& pruned) {

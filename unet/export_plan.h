@@ -52,6 +52,9 @@ ExportPlan plan_dense(const Program& base, const Program& pruned);
 // Tensor names are still diffusers'. Throws Error(usage) as plan_dense, and for a UNet2DModel.
 ExportPlan plan_single_file(const Program& base, const Program& pruned);
 
+// The list in a custom form's config.json that laptopdiff_pruned_unet.py reads: [path in the base, how].
+Json removed_layers(const Program& base, const Program& pruned);
+
 // laptopdiff_pruned_unet.py, and its module name.
 const char* pruned_class_source();
 inline constexpr const char* kPrunedModule = "laptopdiff_pruned_unet";

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "runtime/error.h"
+#include "unet/export_plan.h"
 #include "unet/native_config.h"
 
 namespace laptopdiff::unet {
@@ -14,6 +15,7 @@ using runtime::cat;
 using runtime::input_error;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::string_view kPruned = "Pruned";  // our own class is this and the name of diffusers'
 // Weights overrule the habit only where they are this much nearer; between trained-away layers all are equally far.
 constexpr double kClearlyNearer = 0.7;
 
@@ -174,7 +176,69 @@ std::string misfit(const Spec& spec, const Config& student) {
   }
 }
 
+// "down_blocks.1.downsamplers": these go with their stage, which is listed too.
+bool names_sampler(const std::string& path) { return path.ends_with("samplers"); }
+
+// What `drop` of a ResNet takes along.
+bool names_attention(const std::string& path) {
+  return path.find(".attentions.") != std::string::npos && path.find(".transformer_blocks.") == std::string::npos;
+}
+
+// With `shell` drop a bypassed transformer takes its shell along; with keep only a dropped one does.
+Removal removal_of(const std::string& path, const std::string& how, const Program& base, Shell shell) {
+  if (how == "drop") return {path, How::drop};
+  if (how == "skip") {
+    for (const Step& step : base.steps) {
+      if (step.path != path) continue;
+      if (step.kind == StepKind::shell_in && shell == Shell::keep) return {path, How::drop};
+      const bool layer = step.kind == StepKind::resnet || step.kind == StepKind::attention;
+      if (layer && bypassed_layer(base, step)) return {path, How::drop};  // bypassing would leave a division
+    }
+  }
+  return {path, How::bypass};
+}
+
+Spec read_removed_layers(const Json& pairs, const Program& base, Shell shell) {
+  Spec spec;
+  spec.base = base.config;
+  spec.shell = shell;
+  for (const Json& pair : pairs) {
+    const auto path = pair.at(0).get<std::string>(), how = pair.at(1).get<std::string>();
+    if (how == "drop" && (names_sampler(path) || names_attention(path))) continue;
+    spec.removed.push_back(removal_of(path, how, base, shell));
+  }
+  return spec;
+}
+
+bool is_list_of_pairs(const Json& list) {
+  return list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& pair) {
+           return pair.is_array() && pair.size() == 2 && pair[0].is_string() && pair[1].is_string();
+         });
+}
+
 }  // namespace
+
+Spec spec_of_removed_layers(const Json& config, const std::string& where) {
+  const Json pairs = config.at("removed_layers");
+  if (!is_list_of_pairs(pairs)) throw input_error(where, ": `removed_layers` must be a list of [layer, how]");
+  Json plain = config;
+  plain.erase("removed_layers");
+  plain.erase("auto_map");
+  if (const Json name = config.value("_class_name", Json());
+      name.is_string() && name.get<std::string>().starts_with(kPruned))
+    plain["_class_name"] = name.get<std::string>().substr(kPruned.size());
+  const Program base = build_base(parse_config(plain, where));
+  std::string why = "they are not what an export writes";
+  for (const Shell shell : {Shell::drop, Shell::keep}) {
+    try {
+      Spec spec = read_removed_layers(pairs, base, shell);
+      if (removed_layers(base, prune(base, spec)) == pairs) return spec;
+    } catch (const runtime::Error& error) {
+      why = error.what();
+    }
+  }
+  throw input_error(where, ": no spec removes just its `removed_layers`: ", why);
+}
 
 Spec recover_spec(const Config& student, const Config& base, const LayerDistance& distance) {
   if (student.model_class != base.model_class)

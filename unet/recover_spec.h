@@ -1,4 +1,5 @@
-// Import of students made elsewhere: the spec that turns a base into a student whose layers are numbered anew.
+// Import of students without a spec.json: those made elsewhere, whose layers are numbered anew, and exports saved
+// again.
 //
 // Where a config alone leaves open which layers are gone, the field's habit decides: a down stage keeps its first
 // layers, an up stage its first ones and its last, a transformer its first blocks, a middle of one ResNet the first
@@ -20,5 +21,10 @@ using LayerDistance = std::function<double(const std::string& student, const std
 // The pruned program of the result matches the student's, tensor by tensor. Throws Error(bad_input) with the first
 // thing that does not fit where `student` cannot be made from `base` by removing layers.
 Spec recover_spec(const Config& student, const Config& base, const LayerDistance& distance = nullptr);
+
+// The spec that the config of our own class for diffusers implies by its `removed_layers`, for an export whose
+// spec.json is lost: diffusers saves such a model without it. Throws Error(bad_input) where no spec removes just these
+// layers.
+Spec spec_of_removed_layers(const Json& config, const std::string& where);
 
 }  // namespace laptopdiff::unet

@@ -9,6 +9,7 @@
 #include "runtime/weight_names.h"
 #include "unet/exported_weights.h"
 #include "unet/original_names.h"
+#include "unet/recover_spec.h"
 #include "unet/single_file.h"
 
 namespace laptopdiff::unet {
@@ -115,6 +116,8 @@ Spec load_architecture(const fs::path& path) {
   const fs::path folder = unet_folder(path);
   if (is_single_file(folder)) return open_checkpoint(folder).spec;
   if (fs::is_directory(folder) && fs::exists(folder / "spec.json")) return read_spec(folder / "spec.json");
+  if (fs::is_directory(folder) && is_our_class(folder))
+    return spec_of_removed_layers(runtime::read_json(folder / "config.json"), (folder / "config.json").string());
   Spec spec;
   spec.base = read_config_file(folder);
   return spec;

@@ -228,6 +228,9 @@ def test_diffusers_loads_an_export_and_computes_the_same(name: str, models: Path
     assert_close(reference(exported, inputs), want)
     # Not bit for bit: in another file tensors lie at other alignments, and MKL's last bits depend on them.
     assert_close(forward(tmp_path / "native", inputs, tmp_path / "again.safetensors"), want)
+    if form == "custom":
+        exported.save_pretrained(tmp_path / "saved")  # without spec.json: its config must tell
+        assert_close(forward(tmp_path / "saved", inputs, tmp_path / "again.safetensors"), want)
 
     if no_dense:
         refused(USAGE, "export", model, "--spec", spec, "--format", "dense-zero", "-o", tmp_path / "dense", says=no_dense)
@@ -542,6 +545,22 @@ def test_lora_is_merged_into_an_export(models: Path, tmp_path: Path) -> None:
     save_file({f"text_encoder.x.{k}": v for k, v in pair.items()}, tmp_path / "text.safetensors")
     flags = ["--spec", spec, "-o", tmp_path / "out2", "--lora", tmp_path / "text.safetensors"]
     refused(USAGE, "export", models / "sd1", *flags, says="text_encoder")
+
+
+def test_a_list_of_removed_layers_that_no_export_writes_is_refused(models: Path, tmp_path: Path) -> None:
+    spec = write_spec(models / "sd1", ["mid_block.resnets.0"], "drop", tmp_path / "spec.json")
+    export(models / "sd1", spec, "diffusers", tmp_path / "out")
+    (tmp_path / "out" / "spec.json").unlink()
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    for pairs, says in (
+        ([["mid_block.resnets.7", "skip"]], "mid_block.resnets.7"),
+        ([["mid_block.resnets.0", "shortcut"]], "not what an export writes"),
+        ([["down_blocks.0.downsamplers", "drop"]], "not what an export writes"),
+        ([["mid_block.resnets.0"]], "list of [layer, how]"),
+        ("all", "list of [layer, how]"),
+    ):
+        (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"removed_layers": pairs}))
+        refused(BAD_INPUT, "inspect", tmp_path / "out", says=says)
 
 
 # ---------------------------------------------------------------- import
