@@ -4,6 +4,8 @@
 #include "experiments/verbs.h"
 #include "runtime/error.h"
 #include "runtime/hash.h"
+#include "runtime/progress.h"
+#include "runtime/weight_files.h"
 #include "unet/lora.h"
 
 namespace laptopdiff::experiments {
@@ -60,20 +62,67 @@ void check_made_for(const std::string& wanted, const std::string& stored, const 
                              model, lora.empty() ? "" : ", with this LoRA or without");
 }
 
-std::vector<std::string> module_names(const unet::Program& program) {
-  std::vector<std::string> modules;
-  for (const unet::Step& step : program.steps) {
-    for (const unet::Parameter& parameter : unet::step_parameters(program.config, program.stages, step)) {
-      if (parameter.name.ends_with(kWeight)) modules.push_back(without_weight(parameter.name));
+// The modules of a U-Net by their names in the base and, of a student whose layers are numbered anew, by its own.
+std::vector<unet::ModuleNames> unet_modules(const unet::Program& base,
+                                            const std::map<std::string, std::string>& own_names) {
+  unet::ModuleNames of_base, own;
+  for (const unet::Step& step : base.steps) {
+    for (const unet::Parameter& parameter : unet::step_parameters(base.config, base.stages, step)) {
+      if (!parameter.name.ends_with(kWeight)) continue;
+      const std::string module = without_weight(parameter.name);
+      of_base[module] = module;
     }
   }
-  return modules;
+  for (const auto& [name, base_name] : own_names) {
+    if (name.ends_with(kWeight)) own[without_weight(name)] = without_weight(base_name);
+  }
+  if (own.empty()) return {of_base};
+  return {own, of_base};
+}
+
+// Of a model that has the modules of its weights, such as a text encoder.
+std::vector<unet::ModuleNames> all_modules(const runtime::TensorMap& weights) {
+  unet::ModuleNames names;
+  for (const auto& [name, tensor] : weights) {
+    if (name.ends_with(kWeight)) names[without_weight(name)] = without_weight(name);
+  }
+  return {names};
 }
 
 void merge_reported(const std::vector<unet::LoraSource>& sources, unet::LoraTarget target,
-                    const std::vector<std::string>& modules, runtime::TensorMap& weights, at::ScalarType dtype) {
-  const std::vector<unet::LoraUse> uses = unet::merge_lora(sources, target, modules, weights, dtype);
-  for (std::size_t i = 0; i < sources.size(); ++i) unet::report_lora(sources[i], target, uses[i]);
+                    const std::vector<unet::ModuleNames>& numberings, runtime::TensorMap& weights,
+                    at::ScalarType dtype) {
+  const std::vector<unet::LoraUse> uses = unet::merge_lora(sources, target, numberings, weights, dtype);
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    unet::report_lora(sources[i], target, uses[i]);
+    if (uses[i].numbering + 1 < numberings.size() && uses[i].merged > 0) {
+      runtime::say(runtime::cat(sources[i].file.string(),
+                                ": read in the student's own numbering of its layers, not in its base's"));
+    }
+  }
+}
+
+// The same, and every tensor keeps its type.
+void merge_in_place(const std::vector<unet::LoraSource>& sources, unet::LoraTarget target,
+                    const std::vector<unet::ModuleNames>& numberings, runtime::TensorMap& weights) {
+  const runtime::TensorMap stored = weights;
+  merge_reported(sources, target, numberings, weights, at::kFloat);
+  for (auto& [name, tensor] : weights) tensor = tensor.to(stored.at(name).scalar_type());
+}
+
+constexpr unet::LoraTarget kTextTargets[] = {unet::LoraTarget::text_encoder, unet::LoraTarget::text_encoder_2};
+
+// Of all files together.
+std::size_t count_lora_tensors(const std::vector<unet::LoraSource>& sources, unet::LoraTarget target) {
+  std::size_t count = 0;
+  for (const unet::LoraSource& source : sources) count += unet::count_lora_tensors(source, target);
+  return count;
+}
+
+void warn_of_absent(std::size_t count, unet::LoraTarget target) {
+  if (count == 0) return;
+  runtime::warn(runtime::cat("--lora: ", count, " tensors are for a ", unet::lora_target_name(target),
+                             ", which this pipeline does not have"));
 }
 
 // Checked and converted tensor by tensor, so that each is read from the disk once and never held twice.
@@ -113,7 +162,8 @@ LoadedModel load_for_device(const std::string& model, const std::string& spec_pa
   loaded.program = unet::prune(loaded.base, loaded.spec);
   runtime::TensorMap selected = unet::select_weights(loaded.program, raw.weights, model);
   raw.weights.clear();
-  merge_reported(lora, unet::LoraTarget::unet, module_names(loaded.base), selected, common.torch_dtype());
+  merge_reported(lora, unet::LoraTarget::unet, unet_modules(loaded.base, raw.base_names), selected,
+                 common.torch_dtype());
   loaded.weights = convert_finite(std::move(selected), common, model);
   return loaded;
 }
@@ -124,16 +174,31 @@ runtime::TensorMap load_merged_weights(const std::string& model, const unet::Spe
   unet::Model loaded = unet::load_model(model, files.variant);
   if (loaded.spec.removed.empty() && !spec.weights_sha256.empty())
     check_made_for(spec.weights_sha256, runtime::tensors_sha256(loaded.weights), lora, spec_path, model);
-  const runtime::TensorMap stored = loaded.weights;
-  merge_reported(lora, unet::LoraTarget::unet, module_names(unet::build_base(loaded.spec.base)), loaded.weights,
-                 at::kFloat);
-  for (auto& [name, tensor] : loaded.weights) tensor = tensor.to(stored.at(name).scalar_type());
+  merge_in_place(lora, unet::LoraTarget::unet, unet_modules(unet::build_base(loaded.spec.base), loaded.base_names),
+                 loaded.weights);
   return std::move(loaded.weights);
+}
+
+std::map<std::string, runtime::TensorMap> load_merged_text(const std::filesystem::path& pipeline,
+                                                           const WeightOptions& files) {
+  const std::vector<unet::LoraSource> lora = lora_sources(files);
+  std::map<std::string, runtime::TensorMap> changed;
+  for (const unet::LoraTarget target : kTextTargets) {
+    const std::size_t count = count_lora_tensors(lora, target);
+    const std::string name = unet::lora_target_name(target);
+    if (!std::filesystem::is_directory(pipeline / name)) {
+      warn_of_absent(count, target);
+    } else if (count > 0) {
+      changed[name] = runtime::read_preferred_weight_files(pipeline / name, "model", files.variant);
+      merge_in_place(lora, target, all_modules(changed[name]), changed[name]);
+    }
+  }
+  return changed;
 }
 
 void refuse_text_lora(const WeightOptions& files) {
   for (const unet::LoraSource& source : lora_sources(files)) {
-    for (const auto target : {unet::LoraTarget::text_encoder, unet::LoraTarget::text_encoder_2}) {
+    for (const unet::LoraTarget target : kTextTargets) {
       if (const std::size_t count = unet::count_lora_tensors(source, target); count > 0) {
         throw runtime::usage_error("--lora ", source.file.string(), ": ", count, " of its tensors are for the ",
                                    unet::lora_target_name(target), ", which is not written here; take them out of ",
@@ -146,27 +211,18 @@ void refuse_text_lora(const WeightOptions& files) {
 namespace {
 
 void merge_text_lora(const WeightOptions& files, diffusion::Pipeline& pipeline) {
-  constexpr unet::LoraTarget kTargets[] = {unet::LoraTarget::text_encoder, unet::LoraTarget::text_encoder_2};
   const at::NoGradGuard no_grad;
   const std::vector<unet::LoraSource> sources = lora_sources(files);
-  for (std::size_t i = 0; i < std::size(kTargets); ++i) {
+  for (std::size_t i = 0; i < std::size(kTextTargets); ++i) {
+    const unet::LoraTarget target = kTextTargets[i];
     if (i >= pipeline.text.size()) {
-      for (const unet::LoraSource& source : sources) {
-        if (const std::size_t count = unet::count_lora_tensors(source, kTargets[i]); count > 0) {
-          runtime::warn(runtime::cat(source.file.string(), ": ", count, " tensors are for a ",
-                                     unet::lora_target_name(kTargets[i]), ", which this pipeline does not have"));
-        }
-      }
+      warn_of_absent(count_lora_tensors(sources, target), target);
       continue;
     }
     runtime::TensorMap weights;
-    std::vector<std::string> modules;
-    for (const auto& item : pipeline.text[i].model->named_parameters()) {
-      weights[item.key()] = item.value();
-      if (item.key().ends_with(kWeight)) modules.push_back(without_weight(item.key()));
-    }
+    for (const auto& item : pipeline.text[i].model->named_parameters()) weights[item.key()] = item.value();
     const runtime::TensorMap before = weights;
-    merge_reported(sources, kTargets[i], modules, weights, at::kFloat);
+    merge_reported(sources, target, all_modules(weights), weights, at::kFloat);
     for (auto& [name, tensor] : before) {
       if (!weights.at(name).is_same(tensor)) at::Tensor(tensor).copy_(weights.at(name));
     }

@@ -1,6 +1,8 @@
 // The verbs, a file each under verbs/, and the few helpers they share.
 #pragma once
 
+#include <filesystem>
+#include <map>
 #include <string>
 
 #include "diffusion/pipeline.h"
@@ -61,8 +63,12 @@ LoadedModel load_for_device(const std::string& model, const std::string& spec_pa
 runtime::TensorMap load_merged_weights(const std::string& model, const unet::Spec& spec, const std::string& spec_path,
                                        const WeightOptions& files);
 
-// For verbs that merge into the U-Net alone. Throws Error(usage) where a LoRA file also holds tensors for text
-// encoders.
+// The text encoders of a pipeline folder into which the LoRA files merge something: their folder -> their weights as
+// stored, merged in their own types. Warns of tensors for an encoder that the pipeline does not have.
+std::map<std::string, runtime::TensorMap> load_merged_text(const std::filesystem::path& pipeline,
+                                                           const WeightOptions& files);
+
+// Where the U-Net alone is written. Throws Error(usage) where a LoRA file also holds tensors for text encoders.
 void refuse_text_lora(const WeightOptions& files);
 
 // The same for verbs that read a whole pipeline.

@@ -69,6 +69,17 @@ void write_unet_folder(const fs::path& folder, const ExportRequest& request, con
   check_written(folder / kWeightsFile, stream);
 }
 
+// One file with these weights in place of those that a component has.
+void replace_weights(const fs::path& component, const TensorMap& weights) {
+  for (const auto& entry : std::vector<fs::directory_entry>(fs::directory_iterator(component), {})) {
+    const std::string name = entry.path().filename().string();
+    if (name.find(".safetensors") != std::string::npos || name.ends_with(".bin")) fs::remove(entry.path());
+  }
+  TensorStream stream;
+  for (const auto& [name, tensor] : weights) stream[name] = streamed(tensor, std::nullopt);
+  write_stream(component / "model.safetensors", stream);
+}
+
 // Lines that `sha256sum --check` reads.
 void write_checksums(const fs::path& folder) {
   std::vector<std::string> names;
@@ -144,13 +155,16 @@ void write_export(const fs::path& output, const ExportRequest& request, const Ex
     const bool pipeline = !request.pipeline.empty();
     if (request.format == ExportFormat::single_file) {
       TensorStream original = original_unet(stream, original_family(request.spec.base));
-      if (pipeline) add_pipeline_parts(original, request.pipeline, request.variant, request.storage);
+      if (pipeline)
+        add_pipeline_parts(original, {request.pipeline, request.variant, request.changed_parts}, request.storage);
       if (!request.checkpoint.empty()) add_other_parts(original, request.checkpoint, request.storage);
       write_stream(folder / kSingleFileName, original);
       check_written(folder / kSingleFileName, original);
     } else {
       if (pipeline) copy_pipeline(request.pipeline, folder, plan.library, plan.class_name, request.variant);
+      for (const auto& [name, weights] : request.changed_parts) replace_weights(folder / name, weights);
       write_unet_folder(pipeline ? folder / "unet" : folder, request, plan, stream);
+      if (pipeline) runtime::write_json(folder / "unet" / "spec.json", spec_json(request.spec));
     }
     runtime::write_json(folder / "spec.json", spec_json(request.spec));
     write_card(folder, output, request, plan, stream_bytes(stream));
@@ -159,4 +173,3 @@ void write_export(const fs::path& output, const ExportRequest& request, const Ex
 }
 
 }  // namespace laptopdiff::unet
-      if (pipeline) runtime::write_json(folder / "unet" / "spec.json", spec_json(request.spec));

@@ -8,6 +8,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -28,6 +29,7 @@ struct ExportRequest {
   std::filesystem::path pipeline;    // empty: a U-Net folder comes out; else this pipeline with another U-Net
   std::filesystem::path checkpoint;  // for a single file from a single file: the one that has the other parts
   std::string variant;               // of the pipeline's other parts, where they have it
+  std::map<std::string, TensorMap> changed_parts;  // text encoders by folder: other weights than the pipeline has
   ExportFormat format = ExportFormat::diffusers;
   std::optional<at::ScalarType> storage;  // none: as stored
   std::string base_model;                 // for the model card

@@ -2,6 +2,8 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
+
 #include "runtime/error.h"
 #include "unet/export_plan.h"
 #include "unet/native_config.h"
@@ -61,18 +63,22 @@ at::Tensor filled_tensor(const ExportTensor& tensor) {
   return values;
 }
 
-void restore_base_names(const Config& config, const Spec& spec, TensorMap& weights, const std::string& where) {
-  if (spec.removed.empty() || config.model_class != spec.base.model_class) return;
+std::map<std::string, std::string> restore_base_names(const Config& config, const Spec& spec, TensorMap& weights,
+                                                      const std::string& where) {
+  if (spec.removed.empty() || config.model_class != spec.base.model_class) return {};
   const Program base = build_base(spec.base), own = build_base(config, base.geometry);
   const Program pruned = prune(base, spec);
   // A tool that saved the folder anew may have written more keys, so configs are compared by what they build.
   if (match_programs(base, own).matches()) {
     if (holds_all(weights, base)) take_filled(weights, dense_plan(base, pruned, where), where);
-    return;
+    return {};
   }
-  const NativeForm native = native_form(base, pruned);
-  if (native.exists() && match_programs(build_base(native.config, base.geometry), own).matches())
-    rename(weights, native.base_names);
+  NativeForm native = native_form(base, pruned);
+  if (!native.exists() || !match_programs(build_base(native.config, base.geometry), own).matches()) return {};
+  const auto& names = native.base_names;
+  if (std::all_of(names.begin(), names.end(), [](const auto& pair) { return pair.first == pair.second; })) return {};
+  rename(weights, names);
+  return std::move(native.base_names);
 }
 
 }  // namespace laptopdiff::unet

@@ -77,9 +77,11 @@ class PeftSettings {
 // The file's adapters by the model's module; whatever does not fit goes to `problems`.
 class Adapters {
  public:
-  Adapters(const TensorMap& tensors, LoraTarget target, const std::vector<std::string>& modules,
+  Adapters(const TensorMap& tensors, LoraTarget target, const ModuleNames& numbering,
            std::vector<std::string>& problems) {
-    const LoraModules known(target, modules);
+    std::vector<std::string> names;
+    for (const auto& [name, module] : numbering) names.push_back(name);
+    const LoraModules known(target, names);
     for (const auto& [name, tensor] : tensors) {
       const auto parsed = parse_lora_name(name);
       if (parsed && parsed->target != target) {
@@ -91,7 +93,7 @@ class Adapters {
         problems.push_back(cat(name, parsed ? ": the model has no such layer" : ": not a LoRA tensor this reads"));
         continue;
       }
-      add(by_module[*module], name, *parsed, tensor, problems);
+      add(by_module[numbering.at(*module)], name, *parsed, tensor, problems);
     }
   }
 
@@ -139,35 +141,48 @@ at::Tensor merged(const at::Tensor& weight, const std::vector<Addition>& additio
   return sum.to(dtype);
 }
 
-// One file's adapters, those for `weights` added to `additions` under the weights' names.
-LoraUse collect(const LoraSource& source, LoraTarget target, const std::vector<std::string>& modules,
-                const TensorMap& weights, std::map<std::string, std::vector<Addition>>& additions) {
-  const auto file = runtime::SafetensorsFile::open(source.file);
-  std::vector<std::string> problems;
-  const Adapters adapters(runtime::read_tensors(source.file), target, modules, problems);
-  const PeftSettings settings(*file, target);
+// One file, read in one numbering: what it adds to which weight, and what does not fit.
+struct Reading {
   LoraUse use;
-  use.elsewhere = adapters.elsewhere;
+  std::map<std::string, Addition> additions;
+  std::vector<std::string> problems;
+};
+
+Reading read_lora(const LoraSource& source, LoraTarget target, const ModuleNames& numbering, const TensorMap& weights) {
+  const auto file = runtime::SafetensorsFile::open(source.file);
+  Reading reading;
+  const Adapters adapters(runtime::read_tensors(source.file), target, numbering, reading.problems);
+  const PeftSettings settings(*file, target);
+  reading.use.elsewhere = adapters.elsewhere;
   for (const auto& [module, adapter] : adapters.by_module) {
     const auto weight = weights.find(module + ".weight");
     if (weight == weights.end()) {
-      use.removed += adapter.names.size();
+      reading.use.removed += adapter.names.size();
       continue;
     }
     if (const std::string why = misfit(adapter, weight->second); !why.empty()) {
-      problems.push_back(cat(adapter.names.front(), ": ", why));
+      reading.problems.push_back(cat(adapter.names.front(), ": ", why));
       continue;
     }
     const auto rank = static_cast<double>(adapter.down.size(0));
     const double factor = adapter.alpha.defined() ? adapter.alpha.item<double>() / rank : settings.factor(module, rank);
-    additions[weight->first].push_back({adapter, source.scale * factor});
-    use.merged += adapter.names.size();
+    reading.additions[weight->first] = {adapter, source.scale * factor};
+    reading.use.merged += adapter.names.size();
   }
-  if (!problems.empty()) {
-    throw input_error(source.file.string(), ": ", problems.size(), " LoRA tensors do not fit the model:\n  ",
-                      runtime::listing(problems, 12, "\n  "));
+  return reading;
+}
+
+// In the first numbering in which all of it fits.
+Reading read_lora(const LoraSource& source, LoraTarget target, const std::vector<ModuleNames>& numberings,
+                  const TensorMap& weights) {
+  Reading reading;
+  for (std::size_t i = 0; i < numberings.size(); ++i) {
+    reading = read_lora(source, target, numberings[i], weights);
+    reading.use.numbering = i;
+    if (reading.problems.empty()) return reading;
   }
-  return use;
+  throw input_error(source.file.string(), ": ", reading.problems.size(), " LoRA tensors do not fit the model:\n  ",
+                    runtime::listing(reading.problems, 12, "\n  "));
 }
 
 }  // namespace
@@ -183,10 +198,14 @@ LoraSource parse_lora_source(const std::string& text) {
 }
 
 std::vector<LoraUse> merge_lora(const std::vector<LoraSource>& sources, LoraTarget target,
-                                const std::vector<std::string>& modules, TensorMap& weights, at::ScalarType dtype) {
+                                const std::vector<ModuleNames>& numberings, TensorMap& weights, at::ScalarType dtype) {
   std::map<std::string, std::vector<Addition>> additions;
   std::vector<LoraUse> uses;
-  for (const LoraSource& source : sources) uses.push_back(collect(source, target, modules, weights, additions));
+  for (const LoraSource& source : sources) {
+    Reading reading = read_lora(source, target, numberings, weights);
+    for (auto& [name, addition] : reading.additions) additions[name].push_back(std::move(addition));
+    uses.push_back(reading.use);
+  }
   for (const auto& [name, of_weight] : additions) {
     at::Tensor& weight = weights.at(name);
     const at::Tensor before = weight;

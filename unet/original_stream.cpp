@@ -31,6 +31,11 @@ struct Part {
   fs::path folder;
   std::string variant;
   std::optional<at::ScalarType> storage;
+  const TensorMap* changed = nullptr;  // read instead of the folder's weights
+
+  TensorMap weights(const char* stem) const {
+    return changed ? *changed : runtime::read_preferred_weight_files(folder, stem, variant);
+  }
 };
 
 void add_vae(TensorStream& stream, const Part& part) {
@@ -38,8 +43,8 @@ void add_vae(TensorStream& stream, const Part& part) {
   const Json config = runtime::read_json(folder / "config.json");
   runtime::ObjectReader in(config, (folder / "config.json").string());
   const int levels = static_cast<int>(in.required<std::vector<int>>("block_out_channels").size());
-  for (const auto& [name, stored] :
-       runtime::read_preferred_weight_files(folder, "diffusion_pytorch_model", part.variant)) {
+  const TensorMap weights = part.weights("diffusion_pytorch_model");
+  for (const auto& [name, stored] : weights) {
     const std::string current = current_attention_name(name);
     const auto original = original_vae_name(current, levels);
     if (!original) no_name("vae: " + name);
@@ -52,7 +57,8 @@ void add_vae(TensorStream& stream, const Part& part) {
 // Text encoders under the names that transformers always had: newer versions leave `text_model.` out.
 TensorMap read_text_encoder(const Part& part) {
   TensorMap tensors;
-  for (auto& [name, tensor] : runtime::read_preferred_weight_files(part.folder, "model", part.variant)) {
+  const TensorMap weights = part.weights("model");
+  for (const auto& [name, tensor] : weights) {
     if (name.ends_with("position_ids")) continue;
     const bool complete = name.starts_with("text_model.") || name.starts_with("text_projection.");
     tensors[complete ? name : "text_model." + name] = tensor;
@@ -139,9 +145,12 @@ TensorStream original_unet(const TensorStream& tensors, Family family) {
   return renamed;
 }
 
-void add_pipeline_parts(TensorStream& stream, const fs::path& pipeline, const std::string& variant,
-                        std::optional<at::ScalarType> storage) {
-  const auto part = [&](const char* name) { return Part{pipeline / name, variant, storage}; };
+void add_pipeline_parts(TensorStream& stream, const PipelineParts& parts, std::optional<at::ScalarType> storage) {
+  const fs::path& pipeline = parts.folder;
+  const auto part = [&](const char* name) {
+    const auto changed = parts.changed.find(name);
+    return Part{pipeline / name, parts.variant, storage, changed == parts.changed.end() ? nullptr : &changed->second};
+  };
   const std::vector<std::string> names = pipeline_components(pipeline);
   const auto has = [&](const char* name) {
     const bool named = std::find(names.begin(), names.end(), name) != names.end();

@@ -4,9 +4,11 @@
 #include <c10/core/ScalarType.h>
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
+#include "runtime/tensors.h"
 #include "unet/config.h"
 #include "unet/original_names.h"
 #include "unet/tensor_stream.h"
@@ -20,10 +22,16 @@ Family original_family(const Config& config);
 // (stages of more than two layers, class embeddings of other kinds, UNet2DModel's attention).
 TensorStream original_unet(const TensorStream& tensors, Family family);
 
-// Adds vae/ and text_encoder[_2]/ of a pipeline folder, in `variant` where they have it. `storage`: none keeps what is
-// stored. Throws Error(bad_input) where they do not read, Error(usage) for names without a counterpart.
-void add_pipeline_parts(TensorStream& stream, const std::filesystem::path& pipeline, const std::string& variant,
-                        std::optional<at::ScalarType> storage);
+// The parts of a pipeline folder beside its U-Net.
+struct PipelineParts {
+  std::filesystem::path folder;
+  std::string variant;                                       // of their weights, where they have it
+  const std::map<std::string, runtime::TensorMap>& changed;  // by component: read instead of its files
+};
+
+// Adds vae/ and text_encoder[_2]/. `storage`: none keeps what is stored. Throws Error(bad_input) where they do not
+// read, Error(usage) for names without a counterpart.
+void add_pipeline_parts(TensorStream& stream, const PipelineParts& parts, std::optional<at::ScalarType> storage);
 
 // Adds everything but the U-Net of a checkpoint that is in original names already.
 void add_other_parts(TensorStream& stream, const std::filesystem::path& checkpoint,

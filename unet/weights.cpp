@@ -94,7 +94,7 @@ Model open_checkpoint(const fs::path& path) {
   model.spec.base = config;
   if (const fs::path spec = spec_beside(path); !spec.empty()) model.spec = read_spec(spec);
   for (const auto& [name, view] : views) model.weights[name] = runtime::view_tensor(file, view);
-  restore_base_names(config, model.spec, model.weights, path.string());
+  model.base_names = restore_base_names(config, model.spec, model.weights, path.string());
   check_weights(build_program(model.spec), model.weights, path.string(),
                 model.spec.removed.empty() ? "the architecture that the others have" : "spec.json");
   return model;
@@ -140,7 +140,7 @@ Model load_model(const fs::path& path, const std::string& variant) {
   TensorMap weights = runtime::read_weight_files(model.path, kStem, variant);
   rename_old_attention(weights, model.path.string());
   if (!model.spec.removed.empty() && !is_our_class(model.path))
-    restore_base_names(read_config_file(model.path), model.spec, weights, model.path.string());
+    model.base_names = restore_base_names(read_config_file(model.path), model.spec, weights, model.path.string());
   check_weights(program, weights, model.path.string(),
                 model.spec.removed.empty() ? "config.json" : "config.json and spec.json");
   model.weights = std::move(weights);

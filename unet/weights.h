@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -16,6 +17,8 @@ using runtime::TensorMap;
 struct Model {
   Spec spec;          // spec.removed is empty for a full model
   TensorMap weights;  // exactly the tensors of build_program(spec)
+  // Of a student whose files number its layers anew: each tensor's name there -> its name in `weights`. Else empty.
+  std::map<std::string, std::string> base_names;
   std::filesystem::path path;
 };
 

@@ -157,7 +157,8 @@ void run_export(const Invocation& invocation) {
   const unet::ExportPlan plan = unet::plan_export(request.spec, request.format);
   const Json summary = summary_json(options, plan, request.spec);
   if (!common.dry_run) {
-    refuse_text_lora(options.weights);
+    if (request.pipeline.empty()) refuse_text_lora(options.weights);
+    else request.changed_parts = load_merged_text(request.pipeline, options.weights);
     WeightOptions weights = options.weights;
     if (!options.unet.empty()) weights.variant = unet::available_variant(source, weights.variant);
     request.weights = load_merged_weights(source, request.spec, options.spec, weights);

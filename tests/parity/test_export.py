@@ -523,28 +523,28 @@ def test_a_dense_export_that_was_trained_on_is_no_pruned_model(models: Path, tmp
     refused(BAD_INPUT, "forward", tmp_path / "dense", *flags, says="mid_block.resnets.0.conv2.bias")
 
 
+def test_lora_is_merged_into_the_text_encoder_of_a_single_file(habitual: Path, tmp_path: Path) -> None:
+    module = "text_model.encoder.layers.0.self_attn.q_proj"
+    torch.manual_seed(2)
+    down, up = torch.randn(2, 16), torch.randn(16, 2)
+    save_file(
+        {f"text_encoder.{module}.lora_A.weight": down, f"text_encoder.{module}.lora_B.weight": up}, tmp_path / "lora.safetensors"
+    )
+    for name, flags in (("plain", []), ("lora", ["--lora", tmp_path / "lora.safetensors"])):
+        ok("export", habitual, "--format", "single-file", "-o", tmp_path / name, *flags)
+    plain, lora = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "lora"))
+    changed = {k for k in plain if not torch.equal(plain[k], lora[k])}
+    assert changed == {f"cond_stage_model.transformer.{module}.weight"}
+    (key,) = changed
+    torch.testing.assert_close(lora[key], plain[key] + up @ down)
+
+
 def test_a_native_export_saved_anew_by_diffusers_is_still_ours(models: Path, tmp_path: Path) -> None:
     spec = write_spec(models / "sd1", second_layers(4), "drop", tmp_path / "spec.json")
     export(models / "sd1", spec, "diffusers", tmp_path / "out")
     UNet2DConditionModel.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "out")
     want = forward(models / "sd1", models / "sd1.safetensors", tmp_path / "o.safetensors", "--spec", spec)
     assert_close(forward(tmp_path / "out", models / "sd1.safetensors", tmp_path / "o.safetensors"), want)
-
-
-def test_lora_is_merged_into_an_export(models: Path, tmp_path: Path) -> None:
-    spec = write_spec(models / "sd1", ["mid_block.resnets.0"], "drop", tmp_path / "spec.json")
-    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    width = load_file(models / "sd1" / "diffusion_pytorch_model.safetensors")[name.removeprefix("unet.") + ".weight"].shape[0]
-    torch.manual_seed(2)
-    pair = {f"{name}.lora_A.weight": 0.2 * torch.randn(2, width), f"{name}.lora_B.weight": 0.2 * torch.randn(width, 2)}
-    save_file(pair, tmp_path / "lora.safetensors")
-    export(models / "sd1", spec, "diffusers", tmp_path / "out", "--lora", tmp_path / "lora.safetensors")
-    flags = ["--spec", spec, "--lora", tmp_path / "lora.safetensors"]
-    want = forward(models / "sd1", models / "sd1.safetensors", tmp_path / "o.safetensors", *flags)
-    assert_close(reference(load(tmp_path / "out", "custom"), models / "sd1.safetensors"), want)
-    save_file({f"text_encoder.x.{k}": v for k, v in pair.items()}, tmp_path / "text.safetensors")
-    flags = ["--spec", spec, "-o", tmp_path / "out2", "--lora", tmp_path / "text.safetensors"]
-    refused(USAGE, "export", models / "sd1", *flags, says="text_encoder")
 
 
 def test_a_list_of_removed_layers_that_no_export_writes_is_refused(models: Path, tmp_path: Path) -> None:
@@ -561,6 +561,22 @@ def test_a_list_of_removed_layers_that_no_export_writes_is_refused(models: Path,
     ):
         (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"removed_layers": pairs}))
         refused(BAD_INPUT, "inspect", tmp_path / "out", says=says)
+
+
+def test_lora_is_merged_into_an_export(models: Path, tmp_path: Path) -> None:
+    spec = write_spec(models / "sd1", ["mid_block.resnets.0"], "drop", tmp_path / "spec.json")
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = load_file(models / "sd1" / "diffusion_pytorch_model.safetensors")[name.removeprefix("unet.") + ".weight"].shape[0]
+    torch.manual_seed(2)
+    pair = {f"{name}.lora_A.weight": 0.2 * torch.randn(2, width), f"{name}.lora_B.weight": 0.2 * torch.randn(width, 2)}
+    save_file(pair, tmp_path / "lora.safetensors")
+    export(models / "sd1", spec, "diffusers", tmp_path / "out", "--lora", tmp_path / "lora.safetensors")
+    flags = ["--spec", spec, "--lora", tmp_path / "lora.safetensors"]
+    want = forward(models / "sd1", models / "sd1.safetensors", tmp_path / "o.safetensors", *flags)
+    assert_close(reference(load(tmp_path / "out", "custom"), models / "sd1.safetensors"), want)
+    save_file({f"text_encoder.x.{k}": v for k, v in pair.items()}, tmp_path / "text.safetensors")
+    flags = ["--spec", spec, "-o", tmp_path / "out2", "--lora", tmp_path / "text.safetensors"]
+    refused(USAGE, "export", models / "sd1", *flags, says="text_encoder")
 
 
 # ---------------------------------------------------------------- import

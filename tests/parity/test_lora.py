@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import small_models
+import small_pipelines
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from program import laptopdiff, ok
 from safetensors.torch import load_file, save_file
 from small_pipelines import randomize
-from test_unet import SD1, assert_close, make_inputs, reference
+from test_unet import SD1, SMALL_SDXL, assert_close, make_inputs, reference
 
 
 RANK, ALPHA = 4, 2.0
@@ -249,41 +250,125 @@ def test_a_pickled_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     assert done.code == 3 and "is pickled" in done.err and "safetensors" in done.err
 
 
-def text_names(style: str) -> tuple[str, str, str]:
-    """A module of the text encoder in a file, and the endings of its two tensors."""
+def text_names(style: str, encoder: str) -> tuple[str, str, str]:
+    """A module of a text encoder in a file, and the endings of its two tensors."""
     layer = "text_model.encoder.layers.0.self_attn"
+    kohya = "lora_te2" if encoder == "text_encoder_2" else "lora_te1"
     return {
-        "peft": (f"text_encoder.{layer}.q_proj", ".lora_A.weight", ".lora_B.weight"),
-        "older diffusers": (f"text_encoder.{layer}.to_q_lora", ".down.weight", ".up.weight"),
-        "kohya": (f"lora_te1_{layer.replace('.', '_')}_q_proj", ".lora_down.weight", ".lora_up.weight"),
+        "peft": (f"{encoder}.{layer}.q_proj", ".lora_A.weight", ".lora_B.weight"),
+        "older diffusers": (f"{encoder}.{layer}.to_q_lora", ".down.weight", ".up.weight"),
+        "kohya": (f"{kohya}_{layer.replace('.', '_')}_q_proj", ".lora_down.weight", ".lora_up.weight"),
     }[style]
 
 
+class Styled:
+    """A pipeline, a LoRA file for its U-Net and its text encoders, and the pipeline with that merged by hand."""
+
+    def __init__(self, plain: Path, style: str, unet_module: str, folder: Path) -> None:
+        self.plain, self.file = plain, folder / "lora.safetensors"
+        self.merged = Path(shutil.copytree(plain, folder / "merged"))
+        generator = torch.Generator().manual_seed(5)
+        lora: dict[str, torch.Tensor] = {}
+        for part in ("unet", "text_encoder", "text_encoder_2"):
+            if not (plain / part).exists():
+                continue
+            path = next((self.merged / part).glob("*.safetensors"))
+            weights = load_file(path)
+            ending = unet_module if part == "unet" else "layers.0.self_attn.q_proj"
+            key = next(k for k in weights if k.endswith(f"{ending}.weight"))
+            down = torch.randn((RANK, weights[key].shape[1]), generator=generator)
+            up = torch.randn((weights[key].shape[0], RANK), generator=generator)
+            if part == "unet":
+                lora |= peft({unet_module: (down, up)})
+            else:
+                module, a, b = text_names(style, part)
+                lora |= {module + a: down, module + b: up}
+            weights[key] = weights[key] + up @ down
+            save_file(weights, path, metadata={"format": "pt"})
+        save_file(lora, self.file)
+
+    def pictures(self, folder: Path, *flags: Any) -> np.ndarray:
+        prompts = self.file.parent / "prompts.txt"
+        prompts.write_text("a red shoe\na bag\n")
+        ok("sample", folder, "--prompts", prompts, "--steps", "2", "-o", self.file.parent / "images", "--overwrite", *flags)
+        return np.stack([np.asarray(Image.open(p), np.int16) for p in sorted((self.file.parent / "images").glob("*.png"))])
+
+
 @pytest.mark.parametrize("style", ["peft", "older diffusers", "kohya"])
-def test_pictures_are_those_of_a_pipeline_with_merged_weights(style: str, tmp_path: Path) -> None:
-    """U-Net and text encoder, through `sample`."""
-    plain = Path(small_models.write_pipeline(tmp_path / "plain"))
-    unet_file, text_file = plain / "unet" / "diffusion_pytorch_model.safetensors", plain / "text_encoder" / "model.safetensors"
-    unet, text = load_file(unet_file), load_file(text_file)
-    unet_key = f"{ATTENTION}.to_q.weight"
-    text_key = next(k for k in text if k.endswith("layers.0.self_attn.q_proj.weight"))
-    generator = torch.Generator().manual_seed(5)
-    down, up = (torch.randn(shape, generator=generator) for shape in ((RANK, 16), (16, RANK)))
-    module, a, b = text_names(style)
-    file = tmp_path / "lora.safetensors"
-    save_file(peft({f"{ATTENTION}.to_q": (down, up)}) | {module + a: down.clone(), module + b: up.clone()}, file)
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_pictures_are_those_of_a_pipeline_with_merged_weights(family: str, style: str, tmp_path: Path) -> None:
+    """U-Net and text encoders, through `sample` and through the pipeline that `export` writes."""
+    if family == "sd":
+        small_models.write_pipeline(tmp_path / "plain")
+    else:
+        small_pipelines.sdxl(tmp_path / "plain")
+    styled = Styled(tmp_path / "plain", style, ATTENTION + ".to_q", tmp_path)
+    want = styled.pictures(styled.merged)
+    assert np.abs(styled.pictures(styled.plain, "--lora", styled.file) - want).max() <= 1
+    assert np.abs(styled.pictures(styled.plain) - want).max() > 8
+    ok("export", styled.plain, "--lora", styled.file, "-o", tmp_path / "exported")
+    assert np.abs(styled.pictures(tmp_path / "exported") - want).max() <= 1
 
-    merged_pipeline = Path(shutil.copytree(plain, tmp_path / "merged"))
-    for path, tensors, key in ((unet_file, unet, unet_key), (text_file, text, text_key)):
-        tensors[key] = tensors[key] + up @ down
-        save_file(tensors, merged_pipeline / path.relative_to(plain), metadata={"format": "pt"})
 
-    (tmp_path / "prompts.txt").write_text("a red shoe\na bag\n")
-    pictures = {}
-    for name, folder, flags in (("plain", plain, []), ("lora", plain, ["--lora", str(file)]), ("merged", merged_pipeline, [])):
-        out = tmp_path / f"images-{name}"
-        done = laptopdiff("sample", folder, "--prompts", tmp_path / "prompts.txt", "--steps", "2", "-o", out, *flags)
-        assert done.code == 0, done.err
-        pictures[name] = np.stack([np.asarray(Image.open(p), np.int16) for p in sorted(out.glob("*.png"))])
-    assert np.abs(pictures["lora"] - pictures["merged"]).max() <= 1
-    assert np.abs(pictures["lora"] - pictures["plain"]).max() > 8
+def test_a_text_encoder_that_the_pipeline_lacks_is_warned_of(tmp_path: Path) -> None:
+    plain = small_models.write_pipeline(tmp_path / "plain")
+    tensors = peft({f"{ATTENTION}.to_q": (torch.ones(2, 16), torch.ones(16, 2))})
+    tensors["lora_te2_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight"] = torch.ones(2, 4)
+    done = ok("export", plain, "--lora", write(tmp_path, tensors), "-o", tmp_path / "out")
+    assert "1 tensors are for a text_encoder_2" in done.err
+
+
+XL_ORIGINAL = {
+    "down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q": "input_blocks_4_1_transformer_blocks_1_attn1_to_q",
+    "mid_block.attentions.0.transformer_blocks.2.ff.net.2": "middle_block_1_transformer_blocks_2_ff_net_2",
+    "up_blocks.0.attentions.1.proj_out": "output_blocks_1_1_proj_out",
+    "down_blocks.1.resnets.0.conv1": "input_blocks_4_0_in_layers_2",
+    "up_blocks.0.upsamplers.0.conv": "output_blocks_2_2_conv",
+}
+
+
+def test_original_numbers_of_xl(tmp_path: Path) -> None:
+    model = randomize(UNet2DConditionModel(**SMALL_SDXL))
+    inputs = make_inputs(model)
+    adapters = pairs(model, list(XL_ORIGINAL))
+    _, got = run(model, inputs, tmp_path, "--lora", write(tmp_path, kohya(adapters, XL_ORIGINAL)))
+    assert_close(got, reference(merged(model, adapters, ALPHA / RANK), inputs))
+
+
+class Student:
+    """An export of bk-sdm-tiny in diffusers' own numbering, in which up_blocks.0 is the base's up_blocks.1."""
+
+    def __init__(self, base: UNet2DConditionModel, folder: Path) -> None:
+        base.save_pretrained(folder / "base")
+        self.spec, self.path = folder / "spec.json", folder / "student"
+        ok("solve", folder / "base", "--preset", "bk-sdm-tiny", "-o", self.spec)
+        ok("export", folder / "base", "--spec", self.spec, "-o", self.path)
+        self.inputs = make_inputs(base)
+        save_file(self.inputs, folder / "in.safetensors")
+
+    def forward(self, model: Path, *flags: Any):
+        out = self.path.parent / "out.safetensors"
+        done = ok("forward", model, "--inputs", self.path.parent / "in.safetensors", "-o", out, "--overwrite", *flags)
+        return done, load_file(out)["sample"]
+
+
+def test_lora_that_was_trained_on_a_student_is_in_its_numbering(tmp_path: Path) -> None:
+    student = Student(make(), tmp_path)
+    model = UNet2DConditionModel.from_pretrained(student.path)
+    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and ".attn" in n]
+    adapters = pairs(model, linear)
+    done, got = student.forward(student.path, "--lora", f"{write(tmp_path, peft(adapters))}:0.1")
+    assert "student's own numbering" in done.err and "left out" not in done.err
+    want = reference(merged(model, adapters, 0.1), student.inputs)
+    assert float((want - reference(model, student.inputs)).abs().max()) > 0.01
+    assert_close(got, want)
+
+
+def test_lora_of_the_base_is_in_the_bases_numbering(tmp_path: Path) -> None:
+    base = make()
+    student = Student(base, tmp_path)
+    linear = [n for n, m in base.named_modules() if isinstance(m, torch.nn.Linear) and ".attn" in n]
+    flags = ["--lora", write(tmp_path, peft(pairs(base, linear)))]
+    done, got = student.forward(student.path, *flags)
+    assert "own numbering" not in done.err and "of removed layers are left out" in done.err
+    assert_close(got, student.forward(tmp_path / "base", "--spec", student.spec, *flags)[1])
