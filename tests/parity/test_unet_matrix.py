@@ -252,25 +252,41 @@ def test_output_and_every_stage_and_unit_are_those_of_diffusers(reference: Refer
     assert {path: error for path, error in errors.items() if not error <= TOLERANCE} == {}
 
 
-def runs_in_bf16(case: matrix.Configuration) -> bool:
+def runs_in_half(case: matrix.Configuration) -> bool:
     """diffusers' UNet2DModel hands its class embedding an f32 sinusoid, whatever the model's dtype."""
     return case.model_class == "UNet2DConditionModel" or case.row["class"] != "timestep"
 
 
-@pytest.mark.parametrize("case", representatives(8, runs_in_bf16), ids=name_of)
 @torch.no_grad()
-def test_bf16_is_as_near_to_f32_as_diffusers_in_bf16(case: matrix.Configuration, tmp_path: Path) -> None:
-    exact = make_reference(case, tmp_path)
-    kept = ("timestep", "time_ids") + (("class_labels",) if case.row["class"] in ("table", "timestep") else ())
-    rounded = {k: v if k in kept else v.bfloat16() for k, v in exact.inputs.items()}
-    theirs = diffusers_forward(copy.deepcopy(exact.model).bfloat16(), rounded).float()
-    ours = forward(exact, "--dtype", "bf16")["sample"]
+def in_dtype(exact: Reference, dtype: torch.dtype) -> torch.Tensor:
+    """What diffusers makes of model and inputs in this dtype."""
+    kept = ("timestep", "time_ids") + (("class_labels",) if exact.case.row["class"] in ("table", "timestep") else ())
+    rounded = {k: v if k in kept else v.to(dtype) for k, v in exact.inputs.items()}
+    return diffusers_forward(copy.deepcopy(exact.model).to(dtype), rounded).float()
+
+
+def assert_as_near_to_f32_as_diffusers(exact: Reference, dtype: torch.dtype, flag: str) -> None:
+    theirs, ours = in_dtype(exact, dtype), forward(exact, "--dtype", flag)["sample"]
 
     def rms(a: torch.Tensor) -> float:
         return float((a - exact.sample).square().mean().sqrt())
 
     assert rms(ours) <= 1.2 * rms(theirs)
     assert error_of(ours, exact.sample) <= 2 * error_of(theirs, exact.sample)
+
+
+def test_bf16_is_as_near_to_f32_as_diffusers_in_bf16(reference: Reference) -> None:
+    if runs_in_half(reference.case):
+        assert_as_near_to_f32_as_diffusers(reference, torch.bfloat16, "bf16")
+        return
+    with pytest.raises(RuntimeError, match="dtype"):
+        in_dtype(reference, torch.bfloat16)
+    assert error_of(forward(reference, "--dtype", "bf16")["sample"], reference.sample) <= 0.05
+
+
+@pytest.mark.parametrize("case", representatives(8, runs_in_half), ids=name_of)
+def test_f16_is_as_near_to_f32_as_diffusers_in_f16(case: matrix.Configuration, tmp_path: Path) -> None:
+    assert_as_near_to_f32_as_diffusers(make_reference(case, tmp_path), torch.float16, "f16")
 
 
 @pytest.fixture(scope="module")
