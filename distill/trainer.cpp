@@ -108,6 +108,7 @@ Setting prepare(const DistillConfig& config, const diffusion::Pipeline& pipeline
   s.base = unet::build_base(teacher.spec.base);
   if (!teacher.spec.removed.empty())
     throw runtime::usage_error("distill: the teacher ", teacher.path.string(), " is pruned; give a full model");
+  diffusion::check_batches(s.spec.base, "distill");
   diffusion::check_fit(s.spec.base, pipeline, "distill");
   s.student = unet::prune(s.base, s.spec);
   s.teacher_weights = unet::convert(teacher.weights, at::kFloat, options.device);

@@ -1,6 +1,7 @@
 // `calibrate`: fixed U-Net inputs for scoring, from real pictures and captions.
 #include <torch/types.h>
 
+#include "diffusion/fit.h"
 #include "distill/batch.h"
 #include "experiments/command.h"
 #include "experiments/verbs.h"
@@ -42,6 +43,7 @@ void run_calibrate(const Invocation& invocation) {
   runtime::check_output(options.output, common.existing());
   const c10::InferenceMode inference;
   diffusion::Pipeline pipeline = load_pipeline(options.pipeline, options.files, common);
+  diffusion::check_batches(unet::load_architecture(pipeline.unet_folder).base, "calibrate");
   const diffusion::NoiseSchedule schedule = diffusion::noise_schedule(pipeline.scheduler_config);
   const std::int64_t last = options.last_timestep > 0 ? options.last_timestep : schedule.train_timesteps;
   if (options.first_timestep < 0 || options.first_timestep >= last || last > schedule.train_timesteps) {

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_models
+import torch
 from bad_input import WEIGHTS, changed_unet, score, write
 from conftest import World
+from diffusers import UNet2DConditionModel
 from program import BAD_INPUT, NON_FINITE, USAGE, files_below, ok, refused
 from safetensors.numpy import load_file, save_file
 
@@ -314,3 +317,17 @@ def test_unknown_layers(world: World, tmp_path: Path) -> None:
     refused(USAGE, *solve, "--must-keep", "mid_block.resnet.0", says="did you mean `mid_block.resnets.0`")
     layer = "mid_block.resnets.0"
     refused(USAGE, *solve, "--must-keep", layer, "--must-remove", layer, says=layer)
+
+
+def test_networks_that_batches_cannot_condition(world: World, tmp_path: Path) -> None:
+    for option in ({"num_class_embeds": 3}, {"time_cond_proj_dim": 8}):
+        pipeline = Path(shutil.copytree(world.pipeline, tmp_path / next(iter(option))))
+        torch.manual_seed(0)
+        UNet2DConditionModel(**small_models.UNET | option).save_pretrained(pipeline / "unet")
+        says = "class-conditional" if "num_class_embeds" in option else "time_cond_proj_dim"
+        refused(USAGE, "calibrate", pipeline, "--data", world.data, "--samples", "2", "-o", tmp_path / "cal", says=says)
+        config = world.distill_config(pipeline=str(pipeline), spec="")
+        ok("solve", pipeline / "unet", "--preset", "bk-sdm-base", "-o", tmp_path / "spec.json", "--overwrite")
+        file = write(tmp_path / "distill.json", config | {"spec": str(tmp_path / "spec.json")})
+        refused(USAGE, "distill", "--config", file, "-o", tmp_path / "run", says=says)
+        assert not (tmp_path / "cal").exists() and not (tmp_path / "run" / "student").exists()
