@@ -39,7 +39,7 @@ struct OptimizerConfig {
 
 struct LossConfig {
   double task = 1, output = 1, feature = 1;
-  std::string taps = "blocks", balance = "rel_sq";
+  std::string taps = "units", balance = "rel_sq";
   template <typename V>
   void fields(V& v) {
     v("task", task, "weight of mean (student - target)^2");
