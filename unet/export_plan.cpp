@@ -152,7 +152,7 @@ ExportPlan custom_plan(const Program& base, const Program& pruned, const std::st
                   cat("no config of ", base.config.class_name(), " describes it: ", why),
                   plain_config(base.config),
                   kPrunedModule,
-                  cat("Pruned", base.config.class_name()),
+                  cat(kPrunedClass, base.config.class_name()),
                   {}};
   plan.config["_class_name"] = plan.class_name;
   plan.config["auto_map"] = {{"AutoModel", cat(kPrunedModule, ".", plan.class_name)}};

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "unet/program.h"
@@ -58,5 +59,7 @@ Json removed_layers(const Program& base, const Program& pruned);
 // laptopdiff_pruned_unet.py, and its module name.
 const char* pruned_class_source();
 inline constexpr const char* kPrunedModule = "laptopdiff_pruned_unet";
+// Its classes are called this and the name of diffusers'.
+inline constexpr std::string_view kPrunedClass = "Pruned";
 
 }  // namespace laptopdiff::unet

@@ -148,11 +148,10 @@ struct Reading {
   std::vector<std::string> problems;
 };
 
-Reading read_lora(const LoraSource& source, LoraTarget target, const ModuleNames& numbering, const TensorMap& weights) {
-  const auto file = runtime::SafetensorsFile::open(source.file);
+Reading read_numbering(const TensorMap& tensors, const PeftSettings& settings, double scale, LoraTarget target,
+                       const ModuleNames& numbering, const TensorMap& weights) {
   Reading reading;
-  const Adapters adapters(runtime::read_tensors(source.file), target, numbering, reading.problems);
-  const PeftSettings settings(*file, target);
+  const Adapters adapters(tensors, target, numbering, reading.problems);
   reading.use.elsewhere = adapters.elsewhere;
   for (const auto& [module, adapter] : adapters.by_module) {
     const auto weight = weights.find(module + ".weight");
@@ -166,7 +165,7 @@ Reading read_lora(const LoraSource& source, LoraTarget target, const ModuleNames
     }
     const auto rank = static_cast<double>(adapter.down.size(0));
     const double factor = adapter.alpha.defined() ? adapter.alpha.item<double>() / rank : settings.factor(module, rank);
-    reading.additions[weight->first] = {adapter, source.scale * factor};
+    reading.additions[weight->first] = {adapter, scale * factor};
     reading.use.merged += adapter.names.size();
   }
   return reading;
@@ -175,9 +174,11 @@ Reading read_lora(const LoraSource& source, LoraTarget target, const ModuleNames
 // In the first numbering in which all of it fits.
 Reading read_lora(const LoraSource& source, LoraTarget target, const std::vector<ModuleNames>& numberings,
                   const TensorMap& weights) {
+  const TensorMap tensors = runtime::read_tensors(source.file);
+  const PeftSettings settings(*runtime::SafetensorsFile::open(source.file), target);
   Reading reading;
   for (std::size_t i = 0; i < numberings.size(); ++i) {
-    reading = read_lora(source, target, numberings[i], weights);
+    reading = read_numbering(tensors, settings, source.scale, target, numberings[i], weights);
     reading.use.numbering = i;
     if (reading.problems.empty()) return reading;
   }

@@ -15,7 +15,6 @@ using runtime::cat;
 using runtime::input_error;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr std::string_view kPruned = "Pruned";  // our own class is this and the name of diffusers'
 // Weights overrule the habit only where they are this much nearer; between trained-away layers all are equally far.
 constexpr double kClearlyNearer = 0.7;
 
@@ -225,8 +224,8 @@ Spec spec_of_removed_layers(const Json& config, const std::string& where) {
   plain.erase("removed_layers");
   plain.erase("auto_map");
   if (const Json name = config.value("_class_name", Json());
-      name.is_string() && name.get<std::string>().starts_with(kPruned))
-    plain["_class_name"] = name.get<std::string>().substr(kPruned.size());
+      name.is_string() && name.get<std::string>().starts_with(kPrunedClass))
+    plain["_class_name"] = name.get<std::string>().substr(kPrunedClass.size());
   const Program base = build_base(parse_config(plain, where));
   std::string why = "they are not what an export writes";
   for (const Shell shell : {Shell::drop, Shell::keep}) {

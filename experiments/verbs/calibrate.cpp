@@ -42,8 +42,11 @@ void run_calibrate(const Invocation& invocation) {
     throw runtime::usage_error("calibrate: --samples must be at least 1, --seed at least 0");
   runtime::check_output(options.output, common.existing());
   const c10::InferenceMode inference;
+  // Before gigabytes of text encoder are read.
+  const auto outline = diffusion::Pipeline::load(options.pipeline, diffusion::Parts::config_only,
+                                                 {options.files.config_folder, options.files.weights.variant});
+  diffusion::check_batches(unet::load_architecture(outline.unet_folder).base, "calibrate");
   diffusion::Pipeline pipeline = load_pipeline(options.pipeline, options.files, common);
-  diffusion::check_batches(unet::load_architecture(pipeline.unet_folder).base, "calibrate");
   const diffusion::NoiseSchedule schedule = diffusion::noise_schedule(pipeline.scheduler_config);
   const std::int64_t last = options.last_timestep > 0 ? options.last_timestep : schedule.train_timesteps;
   if (options.first_timestep < 0 || options.first_timestep >= last || last > schedule.train_timesteps) {
