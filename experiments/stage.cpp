@@ -23,9 +23,9 @@ constexpr std::size_t kKeyShown = 12;
 
 // Settings whose value is a file or folder that the stage reads.
 const std::set<std::string>& input_settings() {
-  static const std::set<std::string> kNames = {"model",     "pipeline", "teacher", "spec",    "scores", "calibration",
-                                               "data",      "unet",     "images",  "prompts", "labels", "models",
-                                               "reference", "folder",   "init",    "latents"};
+  static const std::set<std::string> kNames = {"model",  "pipeline",  "teacher", "spec",    "specs",   "scores",
+                                               "data",   "unet",      "images",  "models",  "labels",  "calibration",
+                                               "folder", "reference", "init",    "prompts", "latents", "latency"};
   return kNames;
 }
 
@@ -87,6 +87,10 @@ Json StageRunner::with_contents(Json settings) {
   for (auto& [key, value] : settings.items()) {
     if (value.is_object()) {
       value = with_contents(value);
+    } else if (value.is_array() && input_settings().contains(key)) {
+      for (Json& file : value) {
+        if (file.is_string()) file = content_digest(file.get<std::string>());
+      }
     } else if (value.is_string() && input_settings().contains(key) && !value.get_ref<const std::string&>().empty()) {
       value = content_digest(value.get<std::string>());
     }

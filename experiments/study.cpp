@@ -17,9 +17,20 @@ using runtime::cat;
 using runtime::input_error;
 using runtime::ObjectReader;
 
-const std::set<std::string>& arm_stages() {
-  static const std::set<std::string> kStages = {"solve", "distill", "sample", "evaluate"};
+// The stages that are an arm's own, and where it keeps their settings.
+const std::map<std::string, Json Arm::*>& arm_stages() {
+  static const std::map<std::string, Json Arm::*> kStages = {{"score", &Arm::score},
+                                                             {"solve", &Arm::solve},
+                                                             {"distill", &Arm::distill},
+                                                             {"sample", &Arm::sample},
+                                                             {"evaluate", &Arm::evaluate}};
   return kStages;
+}
+
+// Solvers that measure masks need what was scored on.
+bool measures(const Json& solve) {
+  return solve.value("solver", "") == "exact_greedy" || solve.value("solver", "") == "verify" ||
+         solve.contains("verify");
 }
 
 struct Axis {
@@ -47,7 +58,8 @@ Axis parse_axis(const std::string& name, const Json& json, const std::vector<std
   for (const std::string& path : axis.paths) {
     const std::string stage = path.substr(0, path.find('.'));
     if (!arm_stages().contains(stage) || stage == path) {
-      throw input_error(in.where(), ": `set` path `", path, "` must start with solve., distill., sample. or evaluate.");
+      throw input_error(in.where(), ": `set` path `", path, "` must start with the name of a stage of ",
+                        "arms: score., solve., distill., sample. or evaluate.");
     }
   }
   return axis;
@@ -56,19 +68,14 @@ Axis parse_axis(const std::string& name, const Json& json, const std::vector<std
 // False where `path` sets what the arm does not have: a stage, or a budget beside a preset.
 bool applies(const std::string& path, const Arm& arm) {
   const std::string stage = path.substr(0, path.find('.'));
-  if (stage == "solve") return !arm.solve.is_null() && (!arm.solve.contains("preset") || path == "solve.preset");
-  return stage != "distill" || !arm.distill.is_null();
+  if (stage == "solve" && !arm.solve.is_null() && arm.solve.contains("preset")) return path == "solve.preset";
+  return !(arm.*arm_stages().at(stage)).is_null();
 }
 
 void set_path(Arm& arm, const std::string& path, const Json& value) {
-  const std::size_t dot = path.find('.');
-  const std::string stage = path.substr(0, dot);
-  Json& document = stage == "solve"     ? arm.solve
-                   : stage == "distill" ? arm.distill
-                   : stage == "sample"  ? arm.sample
-                                        : arm.evaluate;
   if (!applies(path, arm)) return;
-  Json* slot = &document;
+  const std::size_t dot = path.find('.');
+  Json* slot = &(arm.*arm_stages().at(path.substr(0, dot)));
   std::size_t begin = dot + 1;
   while (begin <= path.size()) {
     const std::size_t end = std::min(path.find('.', begin), path.size());
@@ -89,15 +96,21 @@ Json merged(const Json& defaults, const Json& changes) {
 
 Arm base_arm(const Study& study, const std::string& name, const Json& json, const std::string& where) {
   ObjectReader in(json, cat(where, ": arms.", name));
-  for (const std::string& stage : arm_stages()) in.ignore(stage);
+  for (const auto& [stage, member] : arm_stages()) in.ignore(stage);
   in.finish();
-  for (const std::string& stage : arm_stages()) {
+  for (const auto& [stage, member] : arm_stages()) {
     if (in.has(stage) && !json[stage].is_object()) throw input_error(in.where(), ": `", stage, "` must be an object");
   }
   const auto part = [&](const char* stage, const Json& defaults) {
     return merged(defaults, json.value(stage, Json::object()));
   };
-  Arm arm{name, name, {}, nullptr, nullptr, part("sample", study.sample), part("evaluate", study.evaluate)};
+  Arm arm;
+  arm.name = arm.group = name;
+  // A study without pictures has none unless the arm asks for them.
+  if (!study.sample.is_null() || json.contains("sample")) {
+    arm.sample = part("sample", study.sample);
+    arm.evaluate = part("evaluate", study.evaluate);
+  }
   if (json.contains("solve") || json.contains("distill")) {
     // A preset and a budget exclude each other: the arm's own word takes the place of the study's.
     Json defaults = study.solve;
@@ -105,6 +118,7 @@ Arm base_arm(const Study& study, const std::string& name, const Json& json, cons
     if (own.contains("preset")) defaults = Json::object();
     else if (own.contains("budget")) defaults.erase("preset");
     arm.solve = part("solve", defaults);
+    if (!arm.solve.contains("preset")) arm.score = part("score", study.score);
   }
   if (json.contains("distill")) arm.distill = part("distill", study.distill);
   return arm;
@@ -146,9 +160,8 @@ class StudyRun {
     const StageResult calibration =
         stages_.run({"calibrate", with(study_.calibrate, {{"pipeline", study_.pipeline}, {"data", study_.train}}),
                      "calibration.safetensors"});
-    const StageResult scores = stages_.run(
-        {"score", with(study_.score, {{"model", study_.pipeline}, {"calibration", calibration.output.string()}}),
-         "scores.json"});
+    calibration_ = calibration.output;
+    const StageResult scores = score(study_.score);
     scores_ = scores.output;
     Json shared = {{"calibration", relative(calibration.output)}, {"scores", relative(scores.output)}};
     if (!study_.audit.is_null()) {
@@ -167,6 +180,7 @@ class StudyRun {
       results["arms"][arms[i].name] = run_arm(arms[i]);
       runtime::write_json(folder_ / "results.partial.json", results);  // what is there so far, for a look
     }
+    if (!study_.loss.is_null()) add_losses(results);
     add_declines(results);
     for (const char* verb : {"calibrate", "score", "audit", "solve", "distill", "sample", "evaluate"}) {
       results["seconds"][verb] = stages_.seconds_of(verb);
@@ -183,12 +197,19 @@ class StudyRun {
   }
   std::string relative(const fs::path& path) const { return fs::relative(path, folder_).string(); }
 
+  StageResult score(const Json& settings) {
+    return stages_.run(
+        {"score", with(settings, {{"model", study_.pipeline}, {"calibration", calibration_.string()}}), "scores.json"});
+  }
+
   Json run_arm(const Arm& arm) {
     Json row = {{"group", arm.group}, {"at", arm.at}, {"steps", 0}, {"files", Json::object()}};
-    Json sample = with(arm.sample, {{"pipeline", study_.pipeline}, {"prompts", study_.prompts}});
+    Json sample = with(arm.sample.is_null() ? Json::object() : arm.sample, {{"pipeline", study_.pipeline}});
+    if (!study_.prompts.empty()) sample["prompts"] = study_.prompts;
     if (!arm.solve.is_null()) {
       Json solve = with(arm.solve, {{"model", study_.pipeline}});
-      if (!solve.contains("preset")) solve["scores"] = scores_.string();
+      if (!arm.score.is_null()) solve["scores"] = score(arm.score).output.string();
+      if (measures(solve)) solve["calibration"] = calibration_.string();
       const StageResult spec = stages_.run({"solve", solve, "spec.json"});
       row["files"]["spec"] = relative(spec.output);
       if (arm.distill.is_null()) {
@@ -208,6 +229,7 @@ class StudyRun {
       row["params"] = base["params"];
       row["macs"] = base["macs"];
     }
+    if (arm.sample.is_null()) return row;
     const StageResult images = stages_.run({"sample", sample, "images"});
     row["files"]["images"] = relative(images.output);
     const StageResult metrics =
@@ -234,8 +256,40 @@ class StudyRun {
   }
 
   Json evaluation_inputs(const Arm& arm, const fs::path& images) const {
-    return {{"images", images.string()}, {"reference", study_.reference}, {"prompts", study_.prompts},
-            {"labels", study_.prompts},  {"models", study_.models},       {"count", arm.sample.value("count", 0)}};
+    Json inputs = {{"images", images.string()},
+                   {"reference", study_.reference},
+                   {"models", study_.models},
+                   {"count", arm.sample.value("count", 0)}};
+    if (!study_.prompts.empty()) inputs.update({{"prompts", study_.prompts}, {"labels", study_.prompts}});
+    return inputs;
+  }
+
+  // The true output loss of every arm's mask, before any training: all of them in one audit, which shares their work.
+  void add_losses(Json& results) {
+    std::vector<std::string> specs;
+    for (const auto& [name, row] : results["arms"].items()) {
+      if (!row["files"].contains("spec")) continue;
+      const std::string spec = (folder_ / row["files"]["spec"].get<std::string>()).string();
+      if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
+    }
+    if (specs.empty()) return;
+    Json settings = {{"keep", Json::array()}, {"random_masks", 0}};
+    settings.update(study_.loss);
+    const StageResult audit = stages_.run({"audit",
+                                           with(settings, {{"model", study_.pipeline},
+                                                           {"calibration", calibration_.string()},
+                                                           {"scores", scores_.string()},
+                                                           {"specs", specs}}),
+                                           "losses.json"});
+    results["shared"]["losses"] = relative(audit.output);
+    std::map<std::string, Json> measured;
+    for (const Json& mask : runtime::read_json(audit.output)["rows"]) measured[mask["name"]] = mask;
+    for (auto& [name, row] : results["arms"].items()) {
+      if (!row["files"].contains("spec")) continue;
+      const Json& mask = measured.at((folder_ / row["files"]["spec"].get<std::string>()).string());
+      row["loss"] = mask["true"];
+      row["loss_stderr"] = mask["stderr"];
+    }
   }
 
   Json base_totals() {
@@ -277,7 +331,7 @@ class StudyRun {
   const Study& study_;
   fs::path folder_;
   StageRunner stages_;
-  fs::path scores_;
+  fs::path calibration_, scores_;
   std::set<fs::path> latents_;  // of the arms' pictures; gone with the end of the sweep
 };
 
@@ -285,13 +339,13 @@ class StudyRun {
 
 Study parse_study(const Json& json, const std::string& where) {
   Study study = runtime::read_config<Study>(json, where);
-  for (const auto& [name, value] : {std::pair{"pipeline", study.pipeline},
-                                    {"train", study.train},
-                                    {"prompts", study.prompts},
-                                    {"models", study.models}}) {
-    if (value.empty()) throw input_error(where, ": `", name, "` is missing");
+  if (json.contains("sample") && json["sample"].is_null()) study.sample = nullptr;  // elsewhere null means the default
+  for (const auto& [name, value] :
+       {std::pair{"pipeline", study.pipeline}, {"train", study.train}, {"models", study.models}}) {
+    const bool needed = std::string(name) != "models" || !study.sample.is_null();
+    if (value.empty() && needed) throw input_error(where, ": `", name, "` is missing");
   }
-  for (const char* stage : {"calibrate", "score", "audit", "solve", "distill", "sample", "evaluate"}) {
+  for (const char* stage : {"calibrate", "score", "audit", "loss", "solve", "distill", "sample", "evaluate"}) {
     if (json.contains(stage) && !json[stage].is_null() && !json[stage].is_object()) {
       throw input_error(where, ": `", stage, "` must be an object");
     }

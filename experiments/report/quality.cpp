@@ -26,7 +26,7 @@ std::string interval_text(const MetricInfo& info, const Interval& interval) {
 
 const char* spread_text(Spread spread) {
   switch (spread) {
-    case Spread::pictures: return "95\u00A0% over pictures";
+    case Spread::pictures: return "95\u00A0% over samples";
     case Spread::range: return "range of 2 seeds";
     case Spread::seeds: return "95\u00A0% over seeds";
     case Spread::none: break;
@@ -223,15 +223,15 @@ Section quality_section(const Material& material) {
   else section.body += panels(material, metrics);
   std::string rows;
   for (const Setting& setting : material.settings) rows += setting_row(material, setting, metrics);
-  section.body +=
-      figure(scrolling(cat("<table class=\"quality\">", table_head(metrics), "<tbody>", rows, "</tbody></table>"),
-                       "Table of quality"),
-             "Size and quality of every arm. Small print: the 95\u00A0% interval (over pictures for a single run, "
-             "Student\u2019s t over three or more "
-             "seeds, the range of two), and the change against the teacher (left out where the teacher\u2019s interval "
-             "includes 0). Bold: the best pruned arm. MACs are "
-             "multiply\u2013accumulates of "
-             "one pass of the U-Net.");
+  section.body += figure(
+      scrolling(cat("<table class=\"quality\">", table_head(metrics), "<tbody>", rows, "</tbody></table>"),
+                "Table of quality"),
+      "Size and quality of every arm. Small print: the 95\u00A0% interval (over pictures or samples for a single run, "
+      "Student\u2019s t over three or more "
+      "seeds, the range of two), and the change against the teacher (left out where the teacher\u2019s interval "
+      "includes 0). Bold: the best pruned arm. MACs are "
+      "multiply\u2013accumulates of "
+      "one pass of the U-Net.");
   section.body += meanings(material, metrics);
   if (material.results.arms.size() > material.settings.size()) {
     section.body += details(cat("Each of the ", material.results.arms.size(), " arms by itself"),

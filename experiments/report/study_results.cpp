@@ -15,6 +15,7 @@ using runtime::input_error;
 using runtime::ObjectReader;
 
 constexpr const char* kFormat = "laptopdiff.results/1";
+constexpr double kNormal95 = 1.959964;
 
 // A stage's place below the study's folder. results.json may come from elsewhere: it must not reach other files.
 fs::path stage_path(const fs::path& folder, const std::string& text, const std::string& where) {
@@ -68,6 +69,11 @@ void read_metrics(Arm& arm, const std::optional<fs::path>& file, ObjectReader& r
     if (row.has(info.key)) arm.metrics[info.key].value = row.required<double>(info.key);
     else row.ignore(info.key);
   }
+  // The loss of a mask is a mean over calibration samples: a normal interval.
+  const auto error = row.get<double>("loss_stderr", 0);
+  if (Metric& loss = arm.metrics["loss"]; row.has("loss") && error > 0)
+    loss.interval = Interval{loss.value - kNormal95 * error, loss.value + kNormal95 * error};
+  else if (!row.has("loss")) arm.metrics.erase("loss");
   if (!file) return;
   arm.evaluation = runtime::read_json(*file);
   ObjectReader in(arm.evaluation, file->string());
@@ -129,7 +135,7 @@ Arm read_arm(const std::string& name, const Json& json, StudyResults& results, c
 void read_shared(StudyResults& results, const Json& json, const std::string& where) {
   if (json.is_null()) return;
   StageFiles files(results, json, "the study", where + ": shared");
-  files.find("calibration");  // only its place is checked
+  for (const char* key : {"calibration", "losses"}) files.find(key);  // only its place is checked
   if (const auto scores = files.find("scores")) results.scores = pruning::read_scores(*scores);
   if (const auto audit = files.find("audit")) results.audit = read_audit(*audit);
   files.finish();
@@ -148,7 +154,9 @@ void read_prompts(StudyResults& results) {
       return;
     }
   }
-  results.notes.push_back("the prompts' file is not there, or is not the one the pictures were measured with");
+  const bool any =
+      std::any_of(results.arms.begin(), results.arms.end(), [](const Arm& arm) { return !arm.images.empty(); });
+  if (any) results.notes.push_back("the prompts' file is not there, or is not the one the pictures were measured with");
 }
 
 Json read_results_json(const fs::path& folder) {
@@ -170,6 +178,7 @@ int order_of(const Arm& arm) { return arm.is_teacher() ? 0 : arm.is_trained ? 1 
 
 const std::vector<MetricInfo>& metric_table() {
   static const std::vector<MetricInfo> kTable = {
+      {"loss", "Output loss", false, 1, "", "mean squared change of the network's output, before any training"},
       {"clip", "CLIP score", true, 1, "",
        "how well a picture fits its prompt: the cosine between the two in a CLIP model"},
       {"pick", "Pick score", true, 1, "",

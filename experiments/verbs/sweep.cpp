@@ -23,7 +23,14 @@ struct SweepOptions {
 
 void print_table(const Json& results) {
   std::printf("%-44s %12s %7s", "arm", "params", "steps");
-  const char* metrics[] = {"clip", "pick", "fid", "accuracy"};
+  std::vector<const char*> metrics;  // that some arm has
+  for (const char* metric : {"loss", "clip", "pick", "fid", "accuracy"}) {
+    for (const Json& row : results["arms"]) {
+      if (!row.contains(metric)) continue;
+      metrics.push_back(metric);
+      break;
+    }
+  }
   for (const char* metric : metrics) std::printf(" %10s", metric);
   std::printf("\n");
   for (const auto& [name, row] : results["arms"].items()) {
