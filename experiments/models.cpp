@@ -10,8 +10,10 @@
 
 namespace laptopdiff::experiments {
 
-unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
-  unet::Spec spec = unet::read_spec(path);
+namespace {
+
+// Throws Error(bad_input) naming the first field in which the spec's base is not the model's.
+void require_base(const unet::Spec& spec, const unet::Spec& base, const std::string& path) {
   const Json ours = unet::comparable_config(base.base), theirs = unet::comparable_config(spec.base);
   if (base.base.class_name() != std::string(spec.base.class_name())) {
     throw runtime::input_error(path, ": made for a ", spec.base.class_name(), ", the model is a ",
@@ -27,6 +29,15 @@ unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
     if (!theirs.contains(key))
       throw runtime::input_error(path, ": made for another base: the model sets `", key, "`, the spec's base does not");
   }
+}
+
+}  // namespace
+
+unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
+  if (unet::is_spec_set(path))
+    throw runtime::usage_error(path, ": is a spec set; only `sample` runs one network an interval, here give one spec");
+  unet::Spec spec = unet::read_spec(path);
+  require_base(spec, base, path);
   return spec;
 }
 
@@ -142,7 +153,7 @@ runtime::TensorMap convert_finite(runtime::TensorMap weights, const CommonOption
 }  // namespace
 
 LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
-                            WeightsHash hash, const WeightOptions& files) {
+                            WeightsHash hash, const WeightOptions& files, SpecSets sets) {
   const std::vector<unet::LoraSource> lora = lora_sources(files);
   unet::Model raw = unet::load_model(model, files.variant);
   LoadedModel loaded;
@@ -152,11 +163,22 @@ LoadedModel load_for_device(const std::string& model, const std::string& spec_pa
     stored = runtime::tensors_sha256(raw.weights);
     loaded.weights_sha256 = with_lora(stored, lora);
   }
-  if (!spec_path.empty()) {
-    if (!raw.spec.removed.empty()) throw runtime::usage_error("--spec on a model that is pruned already: ", model);
+  const auto check_weights_of = [&](const unet::Spec& spec) {
+    if (spec.weights_sha256.empty()) return;
+    if (stored.empty()) stored = runtime::tensors_sha256(raw.weights);
+    check_made_for(spec.weights_sha256, stored, lora, spec_path, model);
+  };
+  if (!spec_path.empty() && !raw.spec.removed.empty())
+    throw runtime::usage_error("--spec on a model that is pruned already: ", model);
+  if (sets == SpecSets::accept && unet::is_spec_set(spec_path)) {
+    loaded.students = unet::read_spec_set(spec_path);
+    for (const unet::Spec& student : loaded.students) {
+      require_base(student, raw.spec, spec_path);
+      check_weights_of(student);
+    }
+  } else if (!spec_path.empty()) {
     loaded.spec = load_spec_for(spec_path, raw.spec);
-    if (const std::string& wanted = loaded.spec.weights_sha256; !wanted.empty())
-      check_made_for(wanted, stored.empty() ? runtime::tensors_sha256(raw.weights) : stored, lora, spec_path, model);
+    check_weights_of(loaded.spec);
   }
   loaded.base = unet::build_base(loaded.spec.base);
   loaded.program = unet::prune(loaded.base, loaded.spec);

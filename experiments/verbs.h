@@ -53,10 +53,13 @@ struct LoadedModel {
   runtime::TensorMap weights;  // of `program`, converted
   // Of the base weights as stored, and of the LoRA files where there are some; empty unless asked for.
   std::string weights_sha256;
+  // Of a spec set, in order of their timesteps; `program` is the base then. Empty without a set.
+  std::vector<unet::Spec> students;
 };
 enum class WeightsHash { skip, compute };
+enum class SpecSets { refuse, accept };  // whether `spec_path` may name a spec set
 LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
-                            WeightsHash hash, const WeightOptions& files = {});
+                            WeightsHash hash, const WeightOptions& files = {}, SpecSets sets = SpecSets::refuse);
 
 // A model's weights as stored, LoRA merged in their own types: those of `spec`'s base, or of the pruned model itself.
 // Throws as load_for_device.

@@ -318,6 +318,12 @@ Json spec_json(const Spec& spec) {
   return json;
 }
 
+bool is_spec_set(const std::filesystem::path& path) {
+  if (!std::filesystem::is_regular_file(path) || path.extension() != ".json") return false;
+  const Json json = runtime::read_json(path);
+  return json.is_object() && json.contains("format") && json["format"] == kSpecSetFormat;
+}
+
 std::vector<Spec> read_spec_set(const std::filesystem::path& path) {
   const Json json = runtime::read_json(path);
   const std::string where = path.string();

@@ -60,6 +60,8 @@ Json spec_json(const Spec& spec);
 
 // `students` in order of their timesteps: no gap, no overlap, one base. Throws Error(bad_input).
 std::vector<Spec> read_spec_set(const std::filesystem::path& path);
+// True for a file that says it is a set.
+bool is_spec_set(const std::filesystem::path& path);
 Json spec_set_json(const std::vector<Spec>& students);
 
 // A config.json without bookkeeping (`_...`) keys, for comparing bases.

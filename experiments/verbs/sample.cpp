@@ -12,6 +12,7 @@
 #include "diffusion/sampler.h"
 #include "diffusion/scheduler.h"
 #include "experiments/command.h"
+#include "experiments/networks.h"
 #include "experiments/verbs.h"
 #include "metrics/prompt_file.h"
 #include "runtime/error.h"
@@ -34,8 +35,8 @@ struct SampleVerbOptions {
   template <typename V>
   void fields(V& v) {
     v("pipeline", pipeline, "diffusers pipeline folder or single-file checkpoint");
-    v("unet", unet, "another U-Net: a model folder or a student of `distill`");
-    v("spec", spec, "spec.json: run the U-Net pruned, without retraining");
+    v("unet", unet, "another U-Net: a model folder, a student of `distill`, or a spec set: one network an interval");
+    v("spec", spec, "spec.json or a spec set: run the U-Net pruned, without retraining");
     v("prompts", prompts, "prompts, one a line (or .jsonl with `text`): one picture each");
     v("negative", negative, "what guidance leads away from, for all pictures; default: the pipeline's empty prompt");
     v("negative_prompts", negative_prompts, "the same, one a line for each prompt");
@@ -277,9 +278,9 @@ at::Tensor guidance_embedding(double guidance, std::int64_t width) {
   return at::constant_pad_nd(at::cat({angles.sin(), angles.cos()}), {0, width % 2}).unsqueeze(0);
 }
 
-diffusion::Denoiser denoiser(const unet::Executor& executor, at::ScalarType dtype, const at::Tensor& timestep_cond) {
+diffusion::Denoiser denoiser(const Networks& networks, at::ScalarType dtype, const at::Tensor& timestep_cond) {
   return
-      [&executor, dtype, timestep_cond](const at::Tensor& sample, double timestep, const diffusion::Context& context) {
+      [&networks, dtype, timestep_cond](const at::Tensor& sample, double timestep, const diffusion::Context& context) {
         runtime::throw_if_interrupted("no picture was kept");
         unet::Inputs inputs;
         inputs.sample = sample.to(dtype);
@@ -290,7 +291,7 @@ diffusion::Denoiser denoiser(const unet::Executor& executor, at::ScalarType dtyp
         if (context.class_labels.defined()) inputs.class_labels = context.class_labels.to(sample.device());
         if (timestep_cond.defined())
           inputs.timestep_cond = timestep_cond.to(sample.device()).expand({sample.size(0), -1});
-        return executor.forward(inputs).to(at::kFloat);
+        return networks.at(timestep).forward(inputs).to(at::kFloat);
       };
 }
 
@@ -307,12 +308,17 @@ std::optional<diffusion::SchedulerKind> chosen_scheduler(const SampleVerbOptions
   return diffusion::parse_scheduler_kind(options.scheduler);
 }
 
+// --unet names a model; a spec set is one of the pipeline's own.
+bool is_own_unet(const SampleVerbOptions& options) { return !options.unet.empty() && !unet::is_spec_set(options.unet); }
+
 // Text encoders and VAE are gigabytes: what the configs alone can refuse is refused before they are read.
 void check_before_loading(const SampleVerbOptions& options) {
+  if (!options.unet.empty() && !options.spec.empty() && unet::is_spec_set(options.unet))
+    throw runtime::usage_error("sample: --unet ", options.unet, " is a spec set, and --spec was given too");
   const auto outline = diffusion::Pipeline::load(options.pipeline, diffusion::Parts::config_only,
                                                  {options.files.config_folder, options.files.weights.variant});
   diffusion::Scheduler::make(outline.scheduler_config, chosen_scheduler(options));
-  unet::load_architecture(options.unet.empty() ? outline.unet_folder : std::filesystem::path(options.unet));
+  unet::load_architecture(is_own_unet(options) ? std::filesystem::path(options.unet) : outline.unet_folder);
 }
 
 }  // namespace
@@ -334,13 +340,15 @@ void run_sample(const Invocation& invocation) {
   const auto scheduler = diffusion::Scheduler::make(pipeline.scheduler_config, chosen_scheduler(options));
   const Requests requests = read_requests(options, settings.contains("negative"), pipeline);
   WeightOptions weights = options.files.weights;
-  if (!options.unet.empty()) weights.variant = unet::available_variant(options.unet, weights.variant);
-  const LoadedModel model = load_for_device(options.unet.empty() ? pipeline.unet_folder.string() : options.unet,
-                                            options.spec, common, WeightsHash::skip, weights);
+  const bool own_unet = is_own_unet(options);
+  if (own_unet) weights.variant = unet::available_variant(options.unet, weights.variant);
+  const std::string spec = own_unet || options.unet.empty() ? options.spec : options.unet;
+  const LoadedModel model = load_for_device(own_unet ? options.unet : pipeline.unet_folder.string(), spec, common,
+                                            WeightsHash::skip, weights, SpecSets::accept);
   const unet::Config& config = model.spec.base;
   diffusion::check_fit(config, pipeline, "sample");
   check_labels(config, requests.labels);
-  const unet::Executor executor(model.program, model.weights);
+  const Networks networks(model, scheduler->schedule().train_timesteps, spec);
   diffusion::SampleOptions run = sample_options(options, config, requests.count, device);
   const std::int64_t scale = pipeline.pixels_per_sample();
   const at::Tensor time_ids = size_conditioning(options, run.shape[1] * scale, run.shape[2] * scale);
@@ -357,7 +365,7 @@ void run_sample(const Invocation& invocation) {
   runtime::Progress progress("sample", run.count, "pictures");
   runtime::write_folder_via(options.output, common.existing(), [&](const std::filesystem::path& folder) {
     diffusion::sample(
-        *scheduler, denoiser(executor, common.torch_dtype(), timestep_cond),
+        *scheduler, denoiser(networks, common.torch_dtype(), timestep_cond),
         [&](std::int64_t first, std::int64_t count) { return conditioner(first, count); }, run,
         [&](std::int64_t first, const at::Tensor& samples) {
           runtime::throw_if_interrupted("no picture was kept");
