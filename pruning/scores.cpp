@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 #include "pruning/presets.h"
@@ -77,9 +78,9 @@ void read_shells(const Json& list, Scores& scores, const std::string& where) {
   }
 }
 
-void read_gram(const Json& rows, Scores& scores, const std::string& where) {
-  if (rows.is_null()) return;
-  const std::size_t n = scores.units.size() + scores.shells.size();
+Gram read_gram(const Json& rows, std::size_t n, const std::string& where) {
+  Gram gram;
+  if (rows.is_null()) return gram;
   if (!rows.is_array() || rows.size() != n)
     throw input_error(where, ": `gram` must have ", n, " rows (units, then shells)");
   for (std::size_t i = 0; i < n; ++i) {
@@ -91,7 +92,81 @@ void read_gram(const Json& rows, Scores& scores, const std::string& where) {
                         ? std::nullopt
                         : std::optional(ObjectReader::convert<double>(entry, cat(where, ": gram[", i, "]"))));
     }
-    scores.gram.push_back(std::move(row));
+    gram.push_back(std::move(row));
+  }
+  return gram;
+}
+
+Json gram_json(const Gram& gram) {
+  Json rows = Json::array();
+  for (const auto& row : gram) {
+    Json entries = Json::array();
+    for (const auto& entry : row) entries.push_back(entry ? Json(*entry) : Json());
+    rows.push_back(std::move(entries));
+  }
+  return rows;
+}
+
+// A bin's estimates for `names`, in their order.
+std::vector<Estimate> read_estimates(const Json& list, const std::vector<std::string>& names, const std::string& what,
+                                     const std::string& where) {
+  if (!list.is_array() || list.size() != names.size()) {
+    throw input_error(where, ": `", what, "` must have ", names.size(), " entries, as the scores' own `", what, "`");
+  }
+  std::vector<Estimate> estimates;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    ObjectReader in(list[i], cat(where, ": ", what, "[", i, "] (", names[i], ")"));
+    estimates.push_back(read_estimate(in));
+    in.finish();
+  }
+  return estimates;
+}
+
+Json estimates_json(const std::vector<Estimate>& estimates) {
+  Json list = Json::array();
+  for (const Estimate& estimate : estimates) list.push_back(estimate_json(estimate, Json::object()));
+  return list;
+}
+
+Json bin_json(const ScoreBin& bin) {
+  Json json = {{"timesteps", {bin.first, bin.last}},
+               {"samples", bin.samples},
+               {"units", estimates_json(bin.unit_scores)},
+               {"shells", estimates_json(bin.shell_scores)}};
+  if (!bin.gram.empty()) json["gram"] = gram_json(bin.gram);
+  return json;
+}
+
+ScoreBin read_bin(const Json& json, const Scores& scores, const std::string& where) {
+  ObjectReader in(json, where);
+  ScoreBin bin;
+  const auto range = in.required<std::vector<std::int64_t>>("timesteps");
+  if (range.size() != 2 || range[0] < 0 || range[0] >= range[1] || range[1] > std::numeric_limits<int>::max())
+    throw input_error(where, ": `timesteps` must be [first, last) with 0 <= first < last");
+  bin.first = static_cast<int>(range[0]);
+  bin.last = static_cast<int>(range[1]);
+  bin.samples = in.required<std::int64_t>("samples");
+  if (bin.samples < 0) throw input_error(where, ": `samples` is ", bin.samples, ", expected at least 0");
+  std::vector<std::string> layers, shells;
+  for (const unet::Unit& unit : scores.units) layers.push_back(unit.layer);
+  for (const ShellScore& shell : scores.shells) shells.push_back(shell.path);
+  bin.unit_scores = read_estimates(in.raw("units"), layers, "units", where);
+  bin.shell_scores = read_estimates(in.raw("shells"), shells, "shells", where);
+  bin.gram = read_gram(in.raw("gram"), layers.size() + shells.size(), where);
+  in.finish();
+  return bin;
+}
+
+void read_bins(const Json& list, Scores& scores, const std::string& where) {
+  if (list.is_null()) return;
+  if (!list.is_array() || list.empty()) throw input_error(where, ": `bins` must be a list of at least one interval");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    ScoreBin bin = read_bin(list[i], scores, cat(where, ": bins[", i, "]"));
+    if (i > 0 && bin.first != scores.bins.back().last) {
+      throw input_error(where, ": bins[", i, "] begins at timestep ", bin.first, ", the one before ends at ",
+                        scores.bins.back().last);
+    }
+    scores.bins.push_back(std::move(bin));
   }
 }
 
@@ -147,7 +222,7 @@ QuadraticForm make_form(const Scores& scores) {
 }  // namespace
 
 Json scores_json(const Scores& scores) {
-  Json units = Json::array(), shells = Json::array(), gram = Json::array();
+  Json units = Json::array(), shells = Json::array();
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
     const unet::Unit& unit = scores.units[i];
     units.push_back(estimate_json(
@@ -160,11 +235,6 @@ Json scores_json(const Scores& scores) {
     shells.push_back(estimate_json(
         shell.score, {{"path", shell.path}, {"units", layers}, {"params", shell.params}, {"macs", shell.macs}}));
   }
-  for (const auto& row : scores.gram) {
-    Json entries = Json::array();
-    for (const auto& entry : row) entries.push_back(entry ? Json(*entry) : Json());
-    gram.push_back(std::move(entries));
-  }
   Json json = {
       {"format", kFormat},
       {"criterion", scores.criterion},
@@ -176,7 +246,13 @@ Json scores_json(const Scores& scores) {
       {"samples", scores.samples},
       {"calibration_sha256", scores.calibration_sha256},
       {"made_by", scores.made_by}};
-  if (!scores.gram.empty()) json["gram"] = gram;
+  if (!scores.gram.empty()) json["gram"] = gram_json(scores.gram);
+  if (!scores.stability.is_null()) json["stability"] = scores.stability;
+  if (!scores.bins.empty()) {
+    Json bins = Json::array();
+    for (const ScoreBin& bin : scores.bins) bins.push_back(bin_json(bin));
+    json["bins"] = std::move(bins);
+  }
   return json;
 }
 
@@ -200,9 +276,11 @@ Scores read_scores(const std::filesystem::path& path) {
   scores.shell = shell == "drop" ? unet::Shell::drop : unet::Shell::keep;
   read_units(in.raw("units"), scores, where);
   read_shells(in.raw("shells"), scores, where);
-  read_gram(in.raw("gram"), scores, where);
+  scores.gram = read_gram(in.raw("gram"), scores.units.size() + scores.shells.size(), where);
+  read_bins(in.raw("bins"), scores, where);
   scores.samples = in.get<std::int64_t>("samples", 0);
   scores.calibration_sha256 = in.get<std::string>("calibration_sha256", "");
+  scores.stability = in.raw("stability");
   scores.made_by = in.raw("made_by");
   in.finish();
   return scores;

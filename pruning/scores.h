@@ -26,6 +26,17 @@ struct ShellScore {
   Estimate score;
 };
 
+// Rows as those of Scores::gram.
+using Gram = std::vector<std::vector<std::optional<double>>>;
+
+// The same scores over the calibration samples of one interval of timesteps.
+struct ScoreBin {
+  int first = 0, last = 0;  // timesteps [first, last)
+  std::int64_t samples = 0;
+  std::vector<Estimate> unit_scores, shell_scores;  // parallel to units and shells; no values where there is no sample
+  Gram gram;                                        // empty where the scores have none, or there is no sample
+};
+
 struct Scores {
   std::string criterion;
   unet::Config base;
@@ -35,9 +46,11 @@ struct Scores {
   std::vector<Estimate> unit_scores;  // parallel to units
   std::vector<ShellScore> shells;     // with shell `drop` only
   // Rows: units, then shells. Empty where the criterion has none; entries of units without a value are empty.
-  std::vector<std::vector<std::optional<double>>> gram;
+  Gram gram;
+  std::vector<ScoreBin> bins;  // ascending, without gaps; empty where none were asked for
   std::int64_t samples = 0;
   std::string calibration_sha256;
+  runtime::Json stability;  // what `--until stable` found when it stopped; null without it
   runtime::Json made_by;
 };
 

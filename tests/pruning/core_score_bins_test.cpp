@@ -1,0 +1,91 @@
+#include "pruning/scores.h"
+#include "tests/support/architectures.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/thrown.h"
+
+#include <doctest/doctest.h>
+
+using namespace laptopdiff;
+using runtime::Json;
+
+namespace {
+
+// Two intervals of the schedule, the second without a sample.
+pruning::Scores binned_scores() {
+  pruning::Scores scores;
+  scores.criterion = "output_loss";
+  scores.base = unet::parse_config(test::sd15(), "sd15");
+  scores.units = unet::find_units(unet::build_base(scores.base));
+  const std::size_t n = scores.units.size();
+  scores.unit_scores.assign(n, {0.5, 0.01, ""});
+  scores.gram.assign(n, std::vector<std::optional<double>>(n, 0.25));
+  scores.samples = 4;
+  pruning::ScoreBin first{0, 500, 4, scores.unit_scores, {}, scores.gram};
+  first.unit_scores[3] = {std::nullopt, 0, "the output without this unit is not finite"};
+  first.gram[3][5] = first.gram[5][3] = std::nullopt;
+  pruning::ScoreBin second{500, 1000, 0, {}, {}, {}};
+  second.unit_scores.assign(n, {std::nullopt, 0, "no calibration sample in this interval"});
+  scores.bins = {first, second};
+  return scores;
+}
+
+test::Thrown refusal(const Json& json) {
+  const test::TemporaryFolder folder;
+  runtime::write_json(folder / "scores.json", json);
+  return test::thrown_by([&] { pruning::read_scores(folder / "scores.json"); });
+}
+
+}  // namespace
+
+TEST_CASE("scores of timestep intervals survive their file") {
+  const test::TemporaryFolder folder;
+  const pruning::Scores scores = binned_scores();
+  const Json json = pruning::scores_json(scores);
+  CHECK(json["bins"][0]["timesteps"] == Json({0, 500}));
+  CHECK(json["bins"][0]["units"][3]["score"].is_null());
+  CHECK(json["bins"][0]["gram"][3][5].is_null());
+  CHECK(!json["bins"][1].contains("gram"));
+  runtime::write_json(folder / "scores.json", json);
+  const pruning::Scores again = pruning::read_scores(folder / "scores.json");
+  REQUIRE(again.bins.size() == 2);
+  CHECK(again.bins[1].unit_scores[0].why_null == "no calibration sample in this interval");
+  CHECK(pruning::scores_json(again) == json);
+}
+
+TEST_CASE("a wrong interval in scores.json is refused with its place") {
+  Json json = pruning::scores_json(binned_scores());
+  const auto says = [&](const std::string& text) {
+    const test::Thrown thrown = refusal(json);
+    CAPTURE(thrown.message);
+    CHECK(thrown.code == runtime::ExitCode::bad_input);
+    CHECK(thrown.says(text));
+  };
+  SUBCASE("no interval at all") {
+    json["bins"] = Json::array();
+    says("`bins` must be a list of at least one interval");
+  }
+  SUBCASE("backwards") {
+    json["bins"][0]["timesteps"] = {500, 0};
+    says("bins[0]: `timesteps` must be [first, last)");
+  }
+  SUBCASE("a gap") {
+    json["bins"][1]["timesteps"] = {600, 1000};
+    says("bins[1] begins at timestep 600, the one before ends at 500");
+  }
+  SUBCASE("negative samples") {
+    json["bins"][0]["samples"] = -1;
+    says("bins[0]: `samples` is -1");
+  }
+  SUBCASE("too few units") {
+    json["bins"][0]["units"].erase(0);
+    says("bins[0]: `units` must have 38 entries");
+  }
+  SUBCASE("a Gram matrix of another size") {
+    json["bins"][0]["gram"].erase(0);
+    says("bins[0]: `gram` must have 38 rows");
+  }
+  SUBCASE("an unknown key of a unit") {
+    json["bins"][0]["units"][2]["scroe"] = 1;
+    says("bins[0]: units[2] (down_blocks.0.resnets.1): unknown key `scroe`");
+  }
+}
