@@ -1,6 +1,7 @@
 // Audit: how far the predicted loss of a mask is from its true loss, so that additivity is measured, not believed.
 #pragma once
 
+#include "pruning/budgets.h"
 #include "pruning/engine.h"
 #include "pruning/scores.h"
 #include "pruning/solve.h"

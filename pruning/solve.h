@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "pruning/problem.h"
-#include "pruning/scores.h"
 
 namespace laptopdiff::pruning {
 

@@ -7,6 +7,7 @@
 
 #include "experiments/command.h"
 #include "experiments/verbs.h"
+#include "pruning/budgets.h"
 #include "pruning/presets.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"

@@ -1,3 +1,4 @@
+#include "pruning/budgets.h"
 #include "pruning/presets.h"
 #include "pruning/scores.h"
 #include "pruning/solve.h"
