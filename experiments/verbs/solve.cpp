@@ -25,7 +25,8 @@ struct SolveOptions {
     v("budget", budget, "what is kept at most: params=0.5[,macs=0.6]; amounts above 1 and params=@PRESET work too");
     v("solver", solver, "knapsack, gram or greedy");
     v("preset", preset,
-      "a handcrafted student instead: bk-sdm-base, bk-sdm-small, bk-sdm-tiny, segmind-small, segmind-tiny");
+      "a handcrafted student instead: bk-sdm-base, bk-sdm-small, bk-sdm-tiny, segmind-small, segmind-tiny; of SDXL "
+      "koala-1b, koala-700m, ssd-1b, segmind-vega");
     v("must_keep", must_keep, "layers that stay, comma separated");
     v("must_remove", must_remove, "layers that go, comma separated");
     v("output", output, "spec.json to write");

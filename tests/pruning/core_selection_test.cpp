@@ -5,6 +5,8 @@
 #include "tests/support/architectures.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"
+#include "unet/native_config.h"
+#include "unet/recover_spec.h"
 
 #include <doctest/doctest.h>
 
@@ -151,6 +153,55 @@ TEST_CASE("presets refuse bases they were not made for") {
   raw["layers_per_block"] = 3;
   const unet::Program base = unet::build_base(unet::parse_config(raw, "config.json"));
   CHECK(test::thrown_by([&] { pruning::preset_removals("bk-sdm-tiny", base); }).says("two layers"));
+}
+
+TEST_CASE("presets have the published sizes, a native config, and are recovered from it") {
+  struct Case {
+    const char* preset;
+    Json base;
+    std::int64_t params;
+  };
+  const Case cases[] = {
+      {"bk-sdm-base", test::sd15(), 579'384'964},  {"bk-sdm-small", test::sd15(), 482'346'884},
+      {"bk-sdm-tiny", test::sd15(), 323'384'964},  {"segmind-small", test::sd15(), 579'384'964},
+      {"segmind-tiny", test::sd15(), 323'384'964}, {"koala-1b", test::sdxl(), 1'161'184'324},
+      {"koala-700m", test::sdxl(), 782'822'724},   {"ssd-1b", test::sdxl(), 1'331'334'404},
+      {"segmind-vega", test::sdxl(), 745'225'604},
+  };
+  CHECK(std::size(cases) == pruning::preset_names().size());
+  for (const Case& c : cases) {
+    CAPTURE(c.preset);
+    unet::Spec spec;
+    spec.base = unet::parse_config(c.base, "config.json");
+    const unet::Program base = unet::build_base(spec.base);
+    spec.removed = pruning::preset_removals(c.preset, base);
+    const unet::Program pruned = unet::prune(base, spec);
+    CHECK(pruned.params() == c.params);
+    const unet::NativeForm native = unet::native_form(base, pruned);
+    CHECK(native.why_not == "");
+    CHECK(unet::same_spec(unet::recover_spec(native.config, spec.base), spec));
+  }
+}
+
+TEST_CASE("presets of SDXL refuse bases without its transformers") {
+  const auto refusal = [](const char* preset, const Json& config) {
+    const unet::Program base = unet::build_base(unet::parse_config(config, "config.json"));
+    const auto thrown = test::thrown_by([&] { pruning::preset_removals(preset, base); });
+    CHECK(thrown.code == runtime::ExitCode::usage);
+    return thrown.message;
+  };
+  CHECK(refusal("koala-1b", test::sd15()).find("needs 6 transformer blocks in down_blocks.2.attentions.0, it has 1") !=
+        std::string::npos);
+  Json config = test::sdxl();
+  config["mid_block_type"] = nullptr;
+  CHECK(refusal("koala-1b", config).find("needs the stages of SDXL") != std::string::npos);
+  config = test::sdxl();
+  config["layers_per_block"] = 1;
+  CHECK(refusal("ssd-1b", config).find("needs 3 transformers in up_blocks.0, it has 2") != std::string::npos);
+  config = test::sdxl();
+  config["down_block_types"] = {"DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"};
+  config["up_block_types"] = {"UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"};
+  CHECK(refusal("segmind-vega", config).find("needs transformers in down_blocks.2") != std::string::npos);
 }
 
 TEST_CASE("damaged scores say where") {
