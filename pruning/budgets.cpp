@@ -12,35 +12,54 @@ namespace {
 
 using runtime::usage_error;
 
-double amount(const unet::Program& program, Resource resource) {
-  return static_cast<double>(resource == Resource::params ? program.params() : program.macs());
+struct Suffix {
+  const char* text;
+  double factor;
+};
+const std::vector<Suffix>& suffixes(Resource resource) {
+  static const std::vector<Suffix> kCounts = {{"k", 1e3}, {"M", 1e6}, {"G", 1e9}}, kTimes = {{"s", 1}, {"ms", 1e-3}},
+                                   kBytes = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}};
+  return resource == Resource::latency ? kTimes : resource == Resource::activations ? kBytes : kCounts;
 }
 
-double parse_kept(const std::string& text, Resource resource, const unet::Program& base, const std::string& part) {
+double parse_kept(const std::string& text, Resource resource, const CostModel& costs, const std::string& part) {
   if (!text.empty() && text.front() == '@') {
     unet::Spec spec;
-    spec.base = base.config;
-    spec.removed = preset_removals(text.substr(1), base);
-    return amount(unet::prune(base, spec), resource);
+    spec.base = costs.base().config;
+    spec.removed = preset_removals(text.substr(1), costs.base());
+    return costs.amount(unet::prune(costs.base(), spec), resource);
   }
   std::size_t used = 0;
-  double value = 0;
+  double value = -1;
   try {
     value = std::stod(text, &used);
   } catch (const std::exception&) {
     used = 0;
   }
-  if (used == 0 || used != text.size() || !std::isfinite(value) || value < 0) {
-    throw usage_error("--budget ", part, ": expected a share like 0.5, an amount, or @PRESET");
+  if (used > 0 && std::isfinite(value) && value >= 0) {
+    const std::string unit = text.substr(used);
+    if (unit.empty()) return value <= 1 ? value * costs.total(resource) : value;
+    for (const Suffix& suffix : suffixes(resource)) {
+      if (unit == suffix.text) return value * suffix.factor;
+    }
   }
-  return value <= 1 ? value * amount(base, resource) : value;
+  std::vector<std::string> units;
+  for (const Suffix& suffix : suffixes(resource)) units.emplace_back(suffix.text);
+  throw usage_error("--budget ", part, ": expected a share like 0.5, an amount (units: ", runtime::join(units),
+                    "), or @PRESET");
 }
 
-std::vector<double> costs(const std::vector<KeepBudget>& budgets, std::int64_t params, std::int64_t macs) {
-  std::vector<double> cost;
-  for (const KeepBudget& budget : budgets)
-    cost.push_back(static_cast<double>(budget.resource == Resource::params ? params : macs));
-  return cost;
+KeepBudget parse_budget(const std::string& part, const CostModel& costs) {
+  const std::size_t equals = part.find('=');
+  const std::string name = part.substr(0, equals);
+  const std::vector<std::string> names = resource_names();
+  const auto row = std::find(names.begin(), names.end(), name);
+  if (equals == std::string::npos || row == names.end()) {
+    throw usage_error("--budget ", part, ": expected RESOURCE=0.5 (the share that is kept), RESOURCE one of ",
+                      runtime::join(names));
+  }
+  const auto resource = static_cast<Resource>(row - names.begin());
+  return {resource, parse_kept(part.substr(equals + 1), resource, costs, part)};
 }
 
 int unit_index(const Scores& scores, const std::string& layer, const std::string& flag) {
@@ -63,20 +82,14 @@ QuadraticForm make_form(const Scores& scores) {
 
 }  // namespace
 
-std::vector<KeepBudget> parse_budgets(const std::string& text, const unet::Program& base) {
+std::vector<KeepBudget> parse_budgets(const std::string& text, const CostModel& costs) {
   std::vector<KeepBudget> budgets;
   std::stringstream parts(text);
   for (std::string part; std::getline(parts, part, ',');) {
-    const std::size_t equals = part.find('=');
-    const std::string name = part.substr(0, equals);
-    if (equals == std::string::npos || (name != "params" && name != "macs")) {
-      throw usage_error("--budget ", part, ": expected params=0.5 or macs=0.5 (the share that is kept)");
-    }
-    KeepBudget budget;
-    budget.resource = name == "params" ? Resource::params : Resource::macs;
-    budget.kept = parse_kept(part.substr(equals + 1), budget.resource, base, part);
+    const KeepBudget budget = parse_budget(part, costs);
     for (const KeepBudget& other : budgets) {
-      if (other.resource == budget.resource) throw usage_error("--budget ", text, ": `", name, "` is given twice");
+      if (other.resource == budget.resource)
+        throw usage_error("--budget ", text, ": `", resource_name(budget.resource), "` is given twice");
     }
     budgets.push_back(budget);
   }
@@ -84,26 +97,31 @@ std::vector<KeepBudget> parse_budgets(const std::string& text, const unet::Progr
   return budgets;
 }
 
-Problem make_problem(const Scores& scores, const unet::Program& base, const std::vector<KeepBudget>& budgets,
+Problem make_problem(const Scores& scores, const CostModel& costs, const std::vector<KeepBudget>& budgets,
                      const std::vector<std::string>& must_keep, const std::vector<std::string>& must_remove) {
   Problem problem;
   const bool has_gram = !scores.gram.empty();
+  std::vector<Resource> resources;
   for (const KeepBudget& budget : budgets) {
-    const double total = amount(base, budget.resource);
-    problem.budgets.push_back({budget.resource == Resource::params ? "params" : "macs", total - budget.kept, total});
+    const double total = costs.total(budget.resource);
+    problem.budgets.push_back({resource_name(budget.resource), total - budget.kept, total});
+    resources.push_back(budget.resource);
   }
+  const auto cost = [&](const std::string& path) {
+    return costs.freed({{path, unet::How::bypass}}, scores.shell, resources);
+  };
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
     const unet::Unit& unit = scores.units[i];
     const int index = static_cast<int>(i);
-    problem.items.push_back({unit.layer, scores.unit_scores[i].value.value_or(0),
-                             costs(budgets, unit.params, unit.macs), has_gram ? std::optional(index) : std::nullopt});
+    problem.items.push_back({unit.layer, scores.unit_scores[i].value.value_or(0), cost(unit.layer),
+                             has_gram ? std::optional(index) : std::nullopt});
     if (!scores.unit_scores[i].value) problem.fixed.push_back({index, Decision::keep});
   }
   for (std::size_t i = 0; i < scores.shells.size(); ++i) {
     const ShellScore& shell = scores.shells[i];
     Group group{shell.units, std::nullopt};
     if (shell.score.value) {
-      group.all = Item{shell.path, *shell.score.value, costs(budgets, shell.params, shell.macs),
+      group.all = Item{shell.path, *shell.score.value, cost(shell.path),
                        has_gram ? std::optional(static_cast<int>(scores.units.size() + i)) : std::nullopt};
     } else if (!shell.units.empty()) {
       // Without its blocks the output was not finite: the one that matters most stays.

@@ -115,26 +115,6 @@ TEST_CASE("random masks meet the budget, differ by seed and repeat by seed") {
   CHECK(pruning::meets(problem, one.removed));
 }
 
-TEST_CASE("budgets are shares, amounts or presets") {
-  const unet::Program base = unet::build_base(sd15());
-  CHECK(pruning::parse_budgets("params=0.5", base)[0].kept == doctest::Approx(429'760'482));
-  CHECK(pruning::parse_budgets("params=@bk-sdm-tiny", base)[0].kept == 323'384'964);
-  CHECK(pruning::parse_budgets("params=430000000,macs=0.6", base).size() == 2);
-  for (const char* bad : {"", "params", "param=0.5", "params=half", "params=0.5,params=0.4", "params=-1",
-                          "params=@bk-sdm-huge", "params=0.5x"}) {
-    CHECK(test::thrown_by([&] { pruning::parse_budgets(bad, base); }).code == runtime::ExitCode::usage);
-  }
-}
-
-TEST_CASE("an impossible budget says what can be reached") {
-  const pruning::Scores scores = made_up_scores(sd15());
-  const unet::Program base = unet::build_base(scores.base);
-  const auto problem = pruning::make_problem(scores, base, {{pruning::Resource::params, 1000}});
-  const auto thrown = test::thrown_by([&] { pruning::solve_by_name("knapsack", problem); });
-  CHECK(thrown.code == runtime::ExitCode::usage);
-  CHECK(thrown.says("params"));
-}
-
 TEST_CASE("unknown solvers, layers and presets name the near ones") {
   const pruning::Scores scores = made_up_scores(sd15());
   const unet::Program base = unet::build_base(scores.base);

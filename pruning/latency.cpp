@@ -1,0 +1,121 @@
+#include "pruning/latency.h"
+
+#include <cmath>
+
+#include "pruning/resources.h"
+#include "runtime/error.h"
+
+namespace laptopdiff::pruning {
+namespace {
+
+using runtime::cat;
+using runtime::input_error;
+using runtime::Json;
+using runtime::ObjectReader;
+
+constexpr const char* kFormat = "laptopdiff.latency/1";
+
+Json savings(const Latency& latency) {
+  const unet::Program base = unet::build_base(latency.base, latency.geometry);
+  const CostModel costs(base, latency);
+  const auto saved = [&](const std::string& path) {
+    return costs.freed({{path, unet::How::bypass}}, unet::Shell::drop, {Resource::latency}).front();
+  };
+  Json units = Json::array(), shells = Json::array();
+  const std::vector<unet::Unit> all = unet::find_units(base);
+  for (const unet::Unit& unit : all) units.push_back({{"layer", unit.layer}, {"seconds", saved(unit.layer)}});
+  for (const unet::ShellGroup& group : unet::find_shells(base, all)) {
+    if (group.units.size() > 1) shells.push_back({{"path", group.path}, {"seconds", saved(group.path)}});
+  }
+  return {{"units", units}, {"shells", shells}};
+}
+
+double read_seconds(const Json& value, const std::string& where) {
+  const double seconds = ObjectReader::convert<double>(value, where);
+  if (seconds < 0) throw input_error(where, ": is ", seconds, " seconds, expected 0 or more");
+  return seconds;
+}
+
+void read_steps(const Json& list, Latency& latency, const unet::Program& base, const std::string& where) {
+  if (!list.is_array() || list.size() != base.steps.size())
+    throw input_error(where, ": `steps` must list the ", base.steps.size(), " steps of its base");
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const unet::Step& step = base.steps[i];
+    ObjectReader in(list[i], cat(where, ": steps[", i, "]"));
+    const auto path = in.required<std::string>("path"), kind = in.required<std::string>("kind");
+    if (path != step.path || kind != unet::step_name(step.kind)) {
+      throw input_error(in.where(), ": is `", path, "` (", kind, "), expected `", step.path, "` (",
+                        unet::step_name(step.kind), ") in execution order");
+    }
+    if (!in.has("seconds")) throw input_error(in.where(), ": `seconds` is missing");
+    latency.steps.push_back(read_seconds(in.raw("seconds"), in.where() + ".seconds"));
+    const bool leaves = (step.kind == unet::StepKind::resnet || step.kind == unet::StepKind::attention) &&
+                        unet::bypassed_layer(base, step);
+    if (leaves && !in.has("shortcut"))
+      throw input_error(in.where(), ": `shortcut` is missing: what a bypass of this layer leaves takes time");
+    if (leaves) latency.shortcuts[step.position] = read_seconds(in.raw("shortcut"), in.where() + ".shortcut");
+    in.finish();
+  }
+}
+
+}  // namespace
+
+Json latency_json(const Latency& latency) {
+  const unet::Program base = unet::build_base(latency.base, latency.geometry);
+  Json steps = Json::array();
+  for (const unet::Step& step : base.steps) {
+    Json row = {{"path", step.path},
+                {"kind", unet::step_name(step.kind)},
+                {"seconds", latency.steps.at(static_cast<std::size_t>(step.position))}};
+    if (const auto found = latency.shortcuts.find(step.position); found != latency.shortcuts.end())
+      row["shortcut"] = found->second;
+    steps.push_back(std::move(row));
+  }
+  return {{"format", kFormat},
+          {"base", {{"class", latency.base.class_name()}, {"config", latency.base.raw}}},
+          {"device", latency.device},
+          {"dtype", latency.dtype},
+          {"threads", latency.threads},
+          {"batch", latency.batch},
+          {"repeats", latency.repeats},
+          {"latent", {base.geometry.height, base.geometry.width}},
+          {"tokens", base.geometry.tokens},
+          {"forward", latency.forward},
+          {"steps", steps},
+          {"saved", savings(latency)},
+          {"made_by", latency.made_by}};
+}
+
+Latency read_latency(const std::filesystem::path& path) {
+  const Json json = runtime::read_json(path);
+  const std::string where = path.string();
+  ObjectReader in(json, where);
+  const auto format = in.required<std::string>("format");
+  if (format != kFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat, "\"");
+  Latency latency;
+  if (!in.has("base")) throw input_error(where, ": `base` is missing");
+  ObjectReader base(in.raw("base"), where + ": base");
+  Json config = base.raw("config");
+  if (config.is_object()) config["_class_name"] = base.required<std::string>("class");
+  latency.base = unet::parse_config(config, where + ": base.config");
+  base.finish();
+  latency.device = in.required<std::string>("device");
+  latency.dtype = in.required<std::string>("dtype");
+  latency.threads = in.required<int>("threads");
+  latency.batch = in.required<std::int64_t>("batch");
+  latency.repeats = in.required<std::int64_t>("repeats");
+  const auto latent = in.required<std::vector<int>>("latent");
+  if (latent.size() != 2 || latent[0] < 1 || latent[1] < 1)
+    throw input_error(where, ": `latent` must be [height, width]");
+  latency.geometry = {latent[0], latent[1], in.required<int>("tokens")};
+  latency.forward = in.required<double>("forward");
+  read_steps(in.raw("steps"), latency, unet::build_base(latency.base, latency.geometry), where);
+  const Json saved = in.raw("saved");
+  latency.made_by = in.raw("made_by");
+  in.finish();
+  if (!saved.is_null() && saved != savings(latency))
+    throw input_error(where, ": `saved` is not what its steps give; leave it out, or measure again");
+  return latency;
+}
+
+}  // namespace laptopdiff::pruning

@@ -1,0 +1,34 @@
+// latency.json: how long each step of a base takes on one device, as a value. Format `laptopdiff.latency/1`. Knows no
+// torch.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "unet/program.h"
+
+namespace laptopdiff::pruning {
+
+struct Latency {
+  unet::Config base;
+  // What was measured: seconds of one pass over `batch` samples.
+  std::string device, dtype;  // "cpu" or the GPU's name; f32, bf16, f16
+  int threads = 0;
+  std::int64_t batch = 1, repeats = 0;
+  unet::Geometry geometry;
+  std::vector<double> steps;        // by base position
+  std::map<int, double> shortcuts;  // base position -> what a bypassed layer leaves behind (unet::bypassed_layer)
+  double forward = 0;               // the whole forward, timed as one
+  runtime::Json made_by;
+};
+
+// What bypassing each unit, and each Transformer2DModel of several blocks, saves is written beside the steps for
+// people; shells are dropped there.
+runtime::Json latency_json(const Latency& latency);
+
+// Reads and checks against the steps of its own base. Throws Error(bad_input).
+Latency read_latency(const std::filesystem::path& path);
+
+}  // namespace laptopdiff::pruning
