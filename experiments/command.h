@@ -132,11 +132,13 @@ void require_option(const std::string& value, const std::string& flag, const Inv
 // {"command", "version", "commit", "torch"} for `made_by`.
 Json provenance(const Invocation& invocation);
 
-// A verb: its name, one line of help, and what runs it. The table is in verbs.cpp.
+// A verb: its name, one line of help, what runs it, and whether several processes may share its work. The table is in
+// verbs.cpp.
 struct Verb {
   const char* name;
   const char* summary;
   void (*run)(const Invocation&);
+  bool parallel = false;
 };
 const std::vector<Verb>& verbs();
 

@@ -10,6 +10,7 @@
 #include "experiments/command.h"
 #include "experiments/version.h"
 #include "runtime/error.h"
+#include "runtime/processes.h"
 #include "runtime/stop.h"
 
 namespace {
@@ -42,11 +43,22 @@ experiments::Invocation read_invocation(int argc, char** argv) {
   return invocation;
 }
 
+// Several processes with one verb would do the same work and write over each other.
+void refuse_company(const char* verb) {
+  if (runtime::launched_processes() == 1) return;
+  if (runtime::processes().first()) {
+    throw runtime::usage_error("`", verb, "` is one process, ", runtime::processes().size,
+                               " were started; of the verbs only `score` shares its work");
+  }
+  runtime::barrier();  // the first one says it, and ends all
+}
+
 int run(int argc, char** argv) {
   const experiments::Invocation invocation = read_invocation(argc, argv);
   std::vector<std::string> names;
   for (const experiments::Verb& verb : experiments::verbs()) {
     if (invocation.verb == verb.name) {
+      if (!verb.parallel) refuse_company(verb.name);
       verb.run(invocation);
       return 0;
     }
@@ -61,9 +73,7 @@ int finish(int code) {
   return std::cout ? code : fail(ExitCode::resources, "cannot write to stdout");
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_and_report(int argc, char** argv) {
   if (argc < 2 || std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h") {
     print_help();
     return finish(argc < 2 ? static_cast<int>(ExitCode::usage) : 0);
@@ -98,4 +108,12 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "laptopdiff: internal error: %s\n", error.what());
     return kInternalError;
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int code = run_and_report(argc, argv);
+  runtime::finish_processes(code);
+  return code;
 }

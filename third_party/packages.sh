@@ -4,7 +4,7 @@
 set -euo pipefail
 case ${1:-} in
   build) packages=(g++ cmake ninja-build ccache python3-venv nlohmann-json3-dev libeigen3-dev libcxxopts-dev
-                   doctest-dev libpng-dev libicu-dev) ;;
+                   doctest-dev libpng-dev libicu-dev libopenmpi-dev openmpi-bin) ;;
   demo) packages=(dataset-fashion-mnist) ;;
   lint) packages=(clang-format-14 clang-tidy-14) ;;
   fuzz) packages=(clang-14 libclang-rt-14-dev llvm-14) ;;

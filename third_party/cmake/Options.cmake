@@ -1,6 +1,7 @@
 # Switches and the flags that every target of ours gets.
 option(LAPTOPDIFF_TESTS "Build the doctest programs" ON)
 option(LAPTOPDIFF_TORCH "Build what needs LibTorch; OFF leaves the parsers, the architecture and the solvers" ON)
+option(LAPTOPDIFF_MPI "Join the processes of mpirun and srun, where MPI is installed" ON)
 option(LAPTOPDIFF_FUZZ "Build the fuzz targets of tests/fuzz (clang)" OFF)
 option(LAPTOPDIFF_UNITY "Compile sources that use LibTorch four at a time: its headers cost more than the sources" ON)
 option(LAPTOPDIFF_NATIVE "Tune for the processor of this machine" OFF)

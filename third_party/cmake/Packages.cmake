@@ -12,6 +12,12 @@ find_path(DOCTEST_INCLUDE_DIR doctest/doctest.h)
 # Unicode classes, lower-casing and NFC for the tokenizer. Without ICU only ASCII text is accepted, with a clear error.
 find_package(ICU COMPONENTS uc i18n)
 
+# Several processes on one scoring run; without it there is one. MPI's C interface is all that is used.
+if(LAPTOPDIFF_MPI)
+  set(MPI_CXX_SKIP_MPICXX ON)
+  find_package(MPI COMPONENTS CXX)
+endif()
+
 # What the libraries without torch need, parsed once.
 add_library(laptopdiff_plain_pch STATIC ${PROJECT_SOURCE_DIR}/third_party/pch.cpp)
 target_link_libraries(laptopdiff_plain_pch PUBLIC laptopdiff_flags)
