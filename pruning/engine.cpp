@@ -206,19 +206,20 @@ std::vector<at::Tensor> Engine::evaluate(const Plan& plan, const unet::Inputs& i
   std::size_t count = 0;
   for (const Chunk& chunk : plan.chunks) count += chunk.variants.size();
   std::vector<at::Tensor> outputs(count);
-  // The base runs once; a chunk starts from it as soon as it has come to the chunk's first position.
-  State base = executor_.start(inputs);
-  int position = 0;
+  BaseRun base = start(inputs);
   for (const Chunk& chunk : plan.chunks) {
-    for (; position < chunk.first_position; ++position)
-      executor_.run(base_.steps[static_cast<std::size_t>(position)], base);
-    run_chunk(chunk, base, outputs);
+    const std::vector<at::Tensor> own = run_chunk(chunk, base);
+    for (std::size_t i = 0; i < own.size(); ++i) outputs[static_cast<std::size_t>(chunk.variants[i])] = own[i];
   }
   return outputs;
 }
 
-void Engine::run_chunk(const Chunk& chunk, const State& start, std::vector<at::Tensor>& outputs) const {
-  std::vector<State> states{start};
+std::vector<at::Tensor> Engine::run_chunk(const Chunk& chunk, BaseRun& base) const {
+  TORCH_CHECK(base.position <= chunk.first_position, "run_chunk: the base is at position ", base.position,
+              ", the chunk begins at ", chunk.first_position);
+  for (; base.position < chunk.first_position; ++base.position)
+    executor_.run(base_.steps[static_cast<std::size_t>(base.position)], base.state);
+  std::vector<State> states{base.state};
   for (const std::vector<Move>& moves : chunk.moves) {
     std::vector<State> next(moves.size());
     std::map<int, std::vector<Move>> by_deed;
@@ -230,9 +231,9 @@ void Engine::run_chunk(const Chunk& chunk, const State& start, std::vector<at::T
     for (const auto& [kind, together] : by_deed) run_together(together, next);
     states = std::move(next);
   }
-  for (std::size_t i = 0; i < chunk.variants.size(); ++i) {
-    outputs[static_cast<std::size_t>(chunk.variants[i])] = states[static_cast<std::size_t>(chunk.final_node[i])].hidden;
-  }
+  std::vector<at::Tensor> outputs;
+  for (const int node : chunk.final_node) outputs.push_back(states[static_cast<std::size_t>(node)].hidden);
+  return outputs;
 }
 
 void Engine::run_together(const std::vector<Move>& moves, std::vector<State>& states) const {

@@ -48,6 +48,12 @@ std::int64_t bytes_per_variant(const unet::Program& base, std::size_t element_si
 Plan make_plan(const unet::Program& base, const std::vector<unet::Program>& variants, const EngineOptions& options,
                std::int64_t batch, std::size_t element_size);
 
+// How far the base's own pass has come. Chunks in the plan's order can share one; a later one can also be run alone.
+struct BaseRun {
+  unet::State state;
+  int position = 0;
+};
+
 class Engine {
  public:
   // `base` is the full program (positions 0..n-1); `executor` holds its weights. Both must outlive the engine.
@@ -61,8 +67,12 @@ class Engine {
   // One output [B, C, H, W] a variant, in order. The plan must come from these variants.
   std::vector<at::Tensor> evaluate(const Plan& plan, const unet::Inputs& inputs) const;
 
+  // The same chunk by chunk: one output a variant of the chunk, in its order. Takes the base's pass on to where the
+  // chunk's variants part from it, which must not lie behind.
+  BaseRun start(const unet::Inputs& inputs) const { return {executor_.start(inputs), 0}; }
+  std::vector<at::Tensor> run_chunk(const Chunk& chunk, BaseRun& base) const;
+
  private:
-  void run_chunk(const Chunk& chunk, const unet::State& start, std::vector<at::Tensor>& outputs) const;
   void run_together(const std::vector<Move>& moves, std::vector<unet::State>& states) const;
 
   const unet::Program& base_;
