@@ -7,7 +7,7 @@ const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
       {"inspect", "the map of a U-Net: steps, units, params, MACs; what a spec removed", run_inspect},
       {"forward", "one raw pass of a U-Net over inputs from a file", run_forward},
-      {"score", "what each layer is worth: output loss and Gram matrix", run_score},
+      {"score", "what each layer is worth: output loss and Gram matrix, or another criterion", run_score, true},
       {"solve", "scores and a budget, or a preset, to a spec", run_solve},
       {"audit", "predicted against true loss of masks", run_audit},
       {"calibrate", "fixed U-Net inputs for scoring, from real pictures and captions", run_calibrate},

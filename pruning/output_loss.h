@@ -7,8 +7,6 @@
 // A Transformer2DModel with several blocks also gets a row for removing them all with its shell.
 #pragma once
 
-#include <functional>
-
 #include "pruning/engine.h"
 #include "pruning/scores.h"
 
@@ -18,8 +16,6 @@ struct OutputLossOptions {
   unet::Shell shell = unet::Shell::drop;
   std::int64_t batch = 0;  // samples evaluated at once; 0: as many as the memory limit allows, at most 32
   EngineOptions engine;
-  std::filesystem::path state;  // where finished work is written down; empty: nowhere
-  std::string key;              // identifies weights and calibration, so that state of another run is not continued
 };
 
 struct OutputLossReport {
@@ -27,9 +23,9 @@ struct OutputLossReport {
   std::int64_t macs_per_sample = 0;  // of the plan
 };
 
-// Fills units, scores, shells, gram and samples of a Scores. Non-finite outputs of single units give scores without a
-// value and a warning; a non-finite output of the whole model throws Error(non_finite). Stops at a signal between two
-// batches with Error(stopped); the same call continues from `state` and ends with the same bytes.
+// The whole criterion within this process, nothing written down. Fills units, scores, shells, gram and samples of a
+// Scores. Non-finite outputs of single units give scores without a value and a warning; a non-finite output of the
+// whole model throws Error(non_finite); a signal stops it with Error(stopped).
 Scores score_output_loss(const unet::Program& base, const unet::Executor& executor, const unet::Inputs& inputs,
                          const OutputLossOptions& options, OutputLossReport* report = nullptr);
 

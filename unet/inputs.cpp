@@ -136,7 +136,7 @@ Inputs inputs_from(const TensorMap& tensors, const Config& config, const std::st
   std::vector<std::string> known{"noise"};
   for (const Field& field : kFields) known.emplace_back(field.name);
   for (const auto& [name, tensor] : tensors) {
-    if (name == "noise") continue;  // calibration sets carry the target beside the inputs
+    if (name == "noise" || name == "target") continue;  // calibration sets carry them beside the inputs
     bool used = false;
     for (const Field& field : kFields) {
       if (name != field.name) continue;

@@ -1,33 +1,48 @@
-// `score`: what each layer is worth, from one pass over a calibration set.
+// `score`: what each layer is worth, by a criterion, from one pass over a calibration set.
+#include <ATen/Parallel.h>
+#include <torch/cuda.h>
 #include <torch/types.h>
+#include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
 #include "experiments/command.h"
 #include "experiments/verbs.h"
-#include "pruning/output_loss.h"
+#include "pruning/criteria.h"
+#include "pruning/stability.h"
 #include "runtime/error.h"
-#include "runtime/hash.h"
+#include "runtime/processes.h"
 #include "runtime/progress.h"
 
 namespace laptopdiff::experiments {
 namespace {
 
+constexpr int kSchedule = 1000;  // timesteps that bins divide; what a spec covers
+
 struct ScoreOptions {
-  std::string model, calibration, output, criterion = "output_loss", shell = "drop", memory = "4GiB";
-  std::int64_t samples = 0, batch = 0;
+  std::string model, calibration, output, criterion = "output_loss", shell = "drop", memory = "4GiB", until, solver;
+  std::int64_t samples = 0, batch = 0, seed = 0;
+  int bins = 0;
+  std::vector<double> keep{0.7, 0.5, 0.3};
   WeightOptions weights;
   template <typename V>
   void fields(V& v) {
+    static const std::string criteria = "what a layer is worth by, one of\n" + pruning::criteria_text();
     v("model", model, "U-Net folder, pipeline folder or single-file checkpoint");
     v("calibration", calibration, "safetensors from `calibrate`");
     v("output", output, "scores.json to write");
-    v("criterion", criterion, "output_loss (with its Gram matrix)");
+    v("criterion", criterion, criteria.c_str());
     v("shell", shell, "drop: an emptied Transformer2DModel loses its shell; keep: the literal reading");
-    v("samples", samples, "use the first N calibration samples; 0: all");
+    v("samples", samples, "use the first N calibration samples, at most; 0: all");
     v("batch", batch, "samples evaluated at once; 0: as many as the memory limit allows");
     v("memory", memory, "memory for variants that run together: 512MiB, 8GiB, ...");
+    v("bins", bins, "also the scores of N equal intervals of timesteps; 0: none");
+    v("until", until, "stable: stop when more samples would not change the masks at --keep");
+    v("keep", keep, "with --until stable: shares of the parameters kept, comma separated");
+    v("solver", solver, "with --until stable: knapsack (default), greedy or gram (by its local search)");
+    v("seed", seed, "of the criterion `random` and of the resamples of --until stable");
     weights.fields(v);
   }
 };
@@ -48,6 +63,77 @@ std::int64_t parse_memory(const std::string& text) {
   return static_cast<std::int64_t>(value * scale);
 }
 
+bool is_calibrated(const pruning::Criterion& criterion) {
+  return criterion.needs == pruning::Needs::inputs || criterion.needs == pruning::Needs::targets;
+}
+
+void check_options(const ScoreOptions& options, const pruning::Criterion& criterion, const Invocation& invocation) {
+  require_option(options.model, "MODEL", invocation);
+  require_option(options.output, "--output", invocation);
+  if (is_calibrated(criterion)) require_option(options.calibration, "--calibration", invocation);
+  if (options.shell != "drop" && options.shell != "keep")
+    throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
+  if (options.samples < 0 || options.batch < 0 || options.seed < 0)
+    throw runtime::usage_error("--samples, --batch and --seed must not be negative");
+  if (options.bins < 0 || options.bins > kSchedule)
+    throw runtime::usage_error("--bins ", options.bins, ": expected 1 to ", kSchedule, ", or 0 for none");
+  if (!options.until.empty() && options.until != "stable")
+    throw runtime::usage_error("--until ", options.until, ": expected stable");
+  if (options.until.empty() && !options.solver.empty())
+    throw runtime::usage_error("--solver belongs to --until stable; the masks are made by `solve`");
+  if (!options.until.empty() && options.keep.empty())
+    throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3");
+  for (const double keep : options.keep) {
+    if (!(keep > 0) || keep > 1) throw runtime::usage_error("--keep ", keep, ": expected shares between 0 and 1");
+  }
+  for (const auto& [flag, given] : {std::pair{"--bins", options.bins > 0}, {"--until", !options.until.empty()}}) {
+    if (given && !is_calibrated(criterion))
+      throw runtime::usage_error(flag, ": `", criterion.name, "` has no scores of single calibration samples");
+  }
+}
+
+// A calibration set, as read.
+struct Calibration {
+  unet::Inputs inputs;
+  at::Tensor target;
+  std::string sha256;
+};
+
+// What the network should have predicted: the file's `target`, or its noise.
+at::Tensor find_target(const runtime::TensorMap& tensors, const unet::Inputs& inputs, const unet::Config& config,
+                       const ScoreOptions& options) {
+  const char* name = tensors.contains("target") ? "target" : "noise";
+  if (!tensors.contains(name)) {
+    throw runtime::input_error(options.calibration, ": tensor `noise` is missing: ", options.criterion,
+                               " compares with what the network should have predicted; `calibrate` writes it");
+  }
+  const at::Tensor target = tensors.at(name);
+  std::vector<std::int64_t> expected = inputs.sample.sizes().vec();
+  expected[1] = config.out_channels;
+  if (target.sizes() != at::IntArrayRef(expected) || !target.is_floating_point()) {
+    throw runtime::input_error(options.calibration, ": `", name, "` is ", runtime::sizes_text(target),
+                               ", expected floats ", runtime::shape_text(expected));
+  }
+  if (!at::isfinite(target).all().item<bool>())
+    throw runtime::non_finite_error(options.calibration, ": `", name, "` holds NaN or Inf");
+  return target;
+}
+
+Calibration read_calibration(const ScoreOptions& options, const pruning::Criterion& criterion,
+                             const unet::Config& config) {
+  Calibration calibration;
+  const runtime::TensorMap tensors = runtime::read_tensors(options.calibration);
+  calibration.inputs = unet::inputs_from(tensors, config, options.calibration);
+  if (options.samples > calibration.inputs.batch()) {
+    throw runtime::usage_error("--samples ", options.samples, ": the calibration set has ", calibration.inputs.batch());
+  }
+  if (criterion.needs == pruning::Needs::targets)
+    calibration.target = find_target(tensors, calibration.inputs, config, options);
+  if (options.samples > 0) calibration.inputs = unet::slice(calibration.inputs, 0, options.samples);
+  calibration.sha256 = runtime::tensors_sha256(tensors);
+  return calibration;
+}
+
 void print_scores(const pruning::Scores& scores) {
   std::printf("%-58s %-12s %13s %12s %10s\n", "unit", "kind", "params", "score", "stderr");
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
@@ -56,62 +142,150 @@ void print_scores(const pruning::Scores& scores) {
                 runtime::with_commas(scores.units[i].params).c_str(), e.value ? runtime::cat(*e.value).c_str() : "null",
                 runtime::cat(e.standard_error).c_str());
   }
+  for (const pruning::ScoreBin& bin : scores.bins)
+    std::printf("timesteps %d to %d: %lld samples\n", bin.first, bin.last - 1, static_cast<long long>(bin.samples));
+}
+
+// Each process of several has its share of the machine's cores, where the launcher has not seen to that, and its GPU;
+// the first one speaks for all.
+CommonOptions share_machine(CommonOptions common) {
+  const runtime::Processes& all = runtime::processes();
+  if (all.size == 1) return common;
+  if (!all.first()) runtime::set_verbosity(runtime::Verbosity::quiet);
+  const auto online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  if (common.threads == 0 && at::get_num_threads() == online) at::set_num_threads(std::max(1, online / all.local_size));
+  if (const at::Device device = common.torch_device(); device.is_cuda()) {
+    const auto count = static_cast<int>(torch::cuda::device_count());
+    common.device = runtime::cat("cuda:", all.local_rank % count);
+  }
+  return common;
+}
+
+// What the work so far depends on; work of another key is never continued.
+Json work_key(const ScoreOptions& options, const CommonOptions& common, const std::string& weights,
+              const Calibration& calibration) {
+  return {{"model", weights},
+          {"calibration", calibration.sha256},
+          {"criterion", options.criterion},
+          {"shell", options.shell},
+          {"dtype", common.dtype},
+          {"device", common.torch_device().is_cuda() ? "cuda" : "cpu"},
+          {"batch", options.batch},
+          {"memory", options.memory},
+          {"seed", options.seed}};
+}
+
+// Passes through the base that were paid for, and what the plain loop over all single removals would have cost: on the
+// samples used, and on all that there are. Null where the criterion does not count so.
+Json work_json(const pruning::Measurement& measurement, std::int64_t used) {
+  const double own = measurement.forwards_per_sample(), naive = measurement.naive_forwards_per_sample();
+  if (own == 0) return {};
+  Json work = {{"samples", used}, {"available", measurement.samples()}, {"forwards", own * static_cast<double>(used)}};
+  if (naive == 0) return work;
+  work["naive_forwards"] = naive * static_cast<double>(used);
+  work["naive_forwards_available"] = naive * static_cast<double>(measurement.samples());
+  return work;
+}
+
+void say_work(const Json& work) {
+  if (!work.contains("naive_forwards")) return;
+  const auto whole = [&](const char* name) { return std::llround(work[name].get<double>()); };
+  std::string text = runtime::cat("the work of ", whole("forwards"), " forwards instead of ", whole("naive_forwards"),
+                                  " by the plain loop");
+  if (work["samples"] != work["available"])
+    text += runtime::cat(", or of ", whole("naive_forwards_available"), " on all ", work["available"], " samples");
+  runtime::say(text);
 }
 
 }  // namespace
 
 void run_score(const Invocation& invocation) {
-  const auto [options, common, settings] = parse_command<ScoreOptions>(invocation, {"model"});
-  require_option(options.model, "MODEL", invocation);
-  require_option(options.calibration, "--calibration", invocation);
-  require_option(options.output, "--output", invocation);
-  if (options.criterion != "output_loss") {
-    throw runtime::usage_error("unknown criterion `", options.criterion, "`",
-                               runtime::did_you_mean(options.criterion, {"output_loss"}));
-  }
-  if (options.shell != "drop" && options.shell != "keep")
-    throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
-  if (options.samples < 0 || options.batch < 0)
-    throw runtime::usage_error("--samples and --batch must not be negative");
-  runtime::check_output(options.output, common.existing());
-  pruning::OutputLossOptions run;
-  run.engine.memory_bytes = parse_memory(options.memory);
-  run.batch = options.batch;
-  run.shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
+  const auto [options, given, settings] = parse_command<ScoreOptions>(invocation, {"model"});
+  const pruning::Criterion& criterion = pruning::find_criterion(options.criterion);
+  check_options(options, criterion, invocation);
+  const CommonOptions common = share_machine(given);
+  const runtime::Processes& all = runtime::processes();
+  pruning::EngineOptions engine;
+  engine.memory_bytes = parse_memory(options.memory);
+  const auto shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
+  // What can be refused is refused by the first process, while the others wait: one message, not one of each.
+  const unet::Config config = unet::load_architecture(options.model).base;
+  Calibration calibration;
+  const auto look = [&] {
+    runtime::check_output(options.output, common.existing());
+    if (is_calibrated(criterion)) calibration = read_calibration(options, criterion, config);
+  };
+  if (all.first()) look();
+  runtime::barrier();
+  if (!all.first()) look();
 
-  LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute, options.weights);
+  LoadedModel model = load_for_device(options.model, "", common, all.first() ? WeightsHash::compute : WeightsHash::skip,
+                                      options.weights);
+  const std::string weights_sha256 = runtime::broadcast(model.weights_sha256);
   if (!model.spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
-  const runtime::TensorMap tensors = runtime::read_tensors(options.calibration);
-  unet::Inputs inputs = unet::inputs_from(tensors, model.spec.base, options.calibration);
-  if (options.samples > inputs.batch()) {
-    throw runtime::usage_error("--samples ", options.samples, ": the calibration set has ", inputs.batch());
-  }
-  if (options.samples > 0) inputs = unet::slice(inputs, 0, options.samples);
-  inputs = unet::to(inputs, common.torch_dtype(), common.torch_device());
-  const std::string calibration = runtime::tensors_sha256(tensors);
-  run.state = options.output + ".partial.safetensors";
-  run.key = runtime::cat(model.weights_sha256, " ", calibration, " ", options.shell, " ", common.dtype);
-  if (common.dry_run)
+  const pruning::Removables removables = pruning::find_removables(model.base, shell);
+  const std::int64_t available = is_calibrated(criterion) ? calibration.inputs.batch() : 0;
+  if (common.dry_run) {
     return runtime::say(
-        runtime::cat("would score ", unet::find_units(model.base).size(), " units on ", inputs.batch(), " samples"));
+        runtime::cat("would score ", removables.units.size(), " units on ", available, " samples by ", criterion.name));
+  }
 
   const unet::Executor executor(model.base, model.weights);
-  pruning::OutputLossReport report;
-  pruning::Scores scores = pruning::score_output_loss(model.base, executor, inputs, run, &report);
-  scores.weights_sha256 = model.weights_sha256;
-  scores.calibration_sha256 = calibration;
-  scores.made_by = provenance(invocation);
-  scores.made_by["settings"] = settings;
-  const Json json = pruning::scores_json(scores);
-  runtime::write_json(options.output, json);
-  std::error_code ignored;
-  std::filesystem::remove(run.state, ignored);
-  if (common.json) std::cout << runtime::dump_json(json);
-  else print_scores(scores);
-  runtime::say(runtime::cat("saved ", static_cast<int>(report.forwards_saved), " of ",
-                            scores.units.size() + scores.shells.size() + 1,
-                            " naive forwards a sample by sharing prefixes"));
+  pruning::Subject subject{model.base,
+                           removables,
+                           executor,
+                           model.weights,
+                           {},
+                           calibration.target,
+                           options.batch,
+                           engine,
+                           static_cast<std::uint64_t>(options.seed),
+                           {}};
+  if (is_calibrated(criterion))
+    subject.inputs = unet::to(calibration.inputs, common.torch_dtype(), common.torch_device());
+  const auto measurement = criterion.make(subject);
+  pruning::WorkFolder folder(options.output + ".partial", work_key(options, common, weights_sha256, calibration),
+                             common.overwrite ? pruning::OtherWork::discard : pruning::OtherWork::refuse);
+  const auto summary = [&](const pruning::Measured& measured) {
+    pruning::Scores scores = pruning::summarise(model.base, removables, measured, criterion.why_null);
+    scores.criterion = criterion.name;
+    scores.shell = shell;
+    return scores;
+  };
+  pruning::StableRun run;
+  pruning::StabilityOptions stability;
+  if (options.until.empty()) {
+    run.samples = measurement->samples();
+    run.measured = pruning::measure_samples(*measurement, folder, run.samples);
+  } else {
+    stability.keep = options.keep;
+    stability.solver = options.solver.empty() ? "knapsack" : options.solver;
+    stability.seed = static_cast<std::uint64_t>(options.seed);
+    run = pruning::measure_until_stable(*measurement, folder, measurement->samples(), model.base, summary, stability);
+  }
+  if (all.first()) {
+    pruning::Scores scores = summary(run.measured);
+    pruning::warn_of_missing(scores);
+    scores.samples = criterion.needs == pruning::Needs::weights ? 0 : run.samples;
+    scores.weights_sha256 = weights_sha256;
+    scores.calibration_sha256 = calibration.sha256;
+    if (options.bins > 0) {
+      scores.bins = pruning::make_bins(removables, run.measured, calibration.inputs.timestep.slice(0, 0, run.samples),
+                                       options.bins, kSchedule, criterion.why_null);
+    }
+    if (!options.until.empty()) scores.stability = pruning::stability_json(run, stability);
+    scores.made_by = provenance(invocation);
+    scores.made_by["settings"] = settings;
+    const Json work = work_json(*measurement, run.samples);
+    if (!work.is_null()) scores.made_by["work"] = work;
+    const Json json = pruning::scores_json(scores);
+    runtime::write_json(options.output, json);
+    if (common.json) std::cout << runtime::dump_json(json);
+    else print_scores(scores);
+    say_work(work);
+  }
+  folder.remove();
 }
 
 }  // namespace laptopdiff::experiments

@@ -213,13 +213,74 @@ def test_score_stopped_and_run_again_gives_the_same_bytes(world: World, tmp_path
     assert {name for name in files_below(tmp_path) if not name.startswith(".")} == {"s.json", "t.json"}
 
 
-def test_state_of_another_scoring_is_not_continued(world: World, tmp_path: Path) -> None:
-    out = tmp_path / "s.json"
-    partial = tmp_path / "s.json.partial.safetensors"
-    shutil.copy(world.calibration, partial)
-    ok("score", world.unet, "--calibration", world.calibration, "-o", out)
-    assert json.loads(out.read_text())["units"] == json.loads(world.scores.read_text())["units"]
-    assert not partial.exists()
+def half_scored(world: World, folder: Path, *flags: str) -> Path:
+    """A scoring that was killed when some of its pieces were finished; returns the folder that holds them."""
+    partial = folder / "s.json.partial"
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", "-o", folder / "s.json", *flags]
+    assert kill_when(lambda: len(pieces(partial)) >= 2, signal.SIGKILL, *command) == -signal.SIGKILL
+    return partial
+
+
+def pieces(partial: Path) -> list[Path]:
+    return sorted(partial.glob("samples-*.safetensors"))
+
+
+def same_scores(one: Path, other: Path) -> bool:
+    ours, theirs = (json.loads(path.read_text()) for path in (one, other))
+    for scores in (ours, theirs):
+        del scores["made_by"]  # the command, which says where to
+    return ours == theirs
+
+
+def test_work_of_another_scoring_is_never_mixed_in(world: World, tmp_path: Path) -> None:
+    partial = half_scored(world, tmp_path)
+    before = {path: path.read_bytes() for path in pieces(partial)}
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", "-o", tmp_path / "s.json"]
+    for flags, says in ((["--dtype", "bf16"], "`dtype` is \"f32\""), (["--criterion", "block_influence"], "`criterion`")):
+        refused(USAGE, *command, *flags, says=["unfinished work of another run", says, "--overwrite"])
+    assert {path: path.read_bytes() for path in pieces(partial)} == before
+    done = ok(*command, "--dtype", "bf16", "--overwrite")
+    assert "thrown away" in done.err
+    ok(*command[:-1], tmp_path / "whole.json", "--dtype", "bf16")
+    assert same_scores(tmp_path / "s.json", tmp_path / "whole.json")
+    assert files_below(tmp_path) == {"s.json", "whole.json"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
+def test_a_damaged_piece_is_measured_again(damage: str, world: World, tmp_path: Path) -> None:
+    partial = half_scored(world, tmp_path)
+    piece = pieces(partial)[0]
+    if damage == "foreign":
+        shutil.copy(world.calibration, piece)
+    else:
+        piece.write_bytes(piece.read_bytes()[: 100 if damage == "cut" else 0])
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", "-o"]
+    assert "measured again" in ok(*command, tmp_path / "s.json").err
+    ok(*command, tmp_path / "whole.json")
+    assert same_scores(tmp_path / "s.json", tmp_path / "whole.json")
+
+
+def test_pieces_of_chunks_are_continued_too(world: World, tmp_path: Path) -> None:
+    flags = ["--memory", "64KiB"]
+    partial = half_scored(world, tmp_path, *flags)
+    assert any("-part-" in path.name for path in pieces(partial))
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", *flags, "-o"]
+    assert "continued" in ok(*command, tmp_path / "s.json").err
+    ok(*command, tmp_path / "whole.json")
+    assert same_scores(tmp_path / "s.json", tmp_path / "whole.json")
+
+
+def test_two_scorings_of_one_output(world: World, tmp_path: Path) -> None:
+    partial = tmp_path / "s.json.partial"
+    partial.mkdir()
+    command = ["score", world.unet, "--calibration", world.calibration, "-o", tmp_path / "s.json"]
+    with (partial / ".lock").open("w") as lock:  # as another process would hold it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused(USAGE, *command, says="is in use by another laptopdiff process")
+    (partial / ".lock").unlink()
+    (partial / "thesis.tex").write_text("precious")
+    refused(USAGE, *command, says="did not make")
+    assert (partial / "thesis.tex").read_text() == "precious"
 
 
 def test_an_interrupted_sample_keeps_nothing(world: World, tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+#include "pruning/stability.h"
+
+#include <torch/types.h>
+
+#include "pruning/budgets.h"
+#include "pruning/greedy.h"
+#include "pruning/quadratic.h"
+#include "runtime/error.h"
+#include "runtime/processes.h"
+#include "runtime/progress.h"
+#include "runtime/random.h"
+#include "runtime/stop.h"
+
+namespace laptopdiff::pruning {
+namespace {
+
+using runtime::cat;
+
+struct FastSolver {
+  const char* name;
+  Solution (*solve)(const Problem&);
+};
+constexpr FastSolver kFastSolvers[] = {
+    {"knapsack", [](const Problem& problem) { return solve_knapsack(problem); }},
+    {"greedy", [](const Problem& problem) { return solve_greedy(problem); }},
+    {"gram",
+     [](const Problem& problem) {
+       QuadraticOptions options;
+       options.max_nodes = 0;
+       return solve_quadratic(problem, options);
+     }},
+};
+
+const FastSolver& fast_solver(const std::string& name) {
+  for (const FastSolver& solver : kFastSolvers) {
+    if (name == solver.name) return solver;
+  }
+  throw runtime::usage_error("--until stable: unknown solver `", name, "`",
+                             runtime::did_you_mean(name, stable_solvers()));
+}
+
+std::vector<Mask> masks_of(const Scores& scores, const unet::Program& base, const StabilityOptions& options) {
+  const FastSolver& solver = fast_solver(options.solver);
+  std::vector<Mask> masks;
+  for (const double keep : options.keep) {
+    const KeepBudget budget{Resource::params, keep * static_cast<double>(base.params())};
+    masks.push_back(solver.solve(make_problem(scores, base, {budget})).removed);
+  }
+  return masks;
+}
+
+// How often each of n samples is drawn in resample r.
+at::Tensor resample(std::int64_t n, std::uint64_t seed, int r) {
+  at::Tensor counts = at::zeros({n}, at::kDouble);
+  auto count = counts.accessor<double, 1>();
+  runtime::Stream stream(seed, runtime::Purpose::bootstrap, static_cast<std::uint64_t>(r));
+  for (std::int64_t i = 0; i < n; ++i)
+    count[static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(n)))] += 1;
+  return counts;
+}
+
+Scores with_means(Scores scores, Means means) {
+  const std::size_t units = scores.units.size();
+  for (std::size_t i = 0; i < units; ++i) scores.unit_scores[i] = means.rows[i];
+  for (std::size_t i = 0; i < scores.shells.size(); ++i) scores.shells[i].score = means.rows[units + i];
+  scores.gram = std::move(means.gram);
+  return scores;
+}
+
+std::string describe(const StabilityCheck& check, const StabilityOptions& options) {
+  std::string text = cat(check.samples, " samples: the mask is unchanged in");
+  for (std::size_t i = 0; i < options.keep.size(); ++i)
+    text += cat(i > 0 ? ", " : " ", 100 * check.unchanged[i], " % of resamples at ", options.keep[i], " kept");
+  return text;
+}
+
+}  // namespace
+
+std::vector<std::string> stable_solvers() {
+  std::vector<std::string> names;
+  for (const FastSolver& solver : kFastSolvers) names.emplace_back(solver.name);
+  return names;
+}
+
+StabilityCheck check_stability(const Scores& scores, const unet::Program& base, const Measured& measured,
+                               const StabilityOptions& options) {
+  StabilityCheck check;
+  check.samples = measured.values.size(1);
+  const std::vector<Mask> expected = masks_of(scores, base, options);
+  std::vector<int> same(expected.size(), 0);
+  // Only the quadratic solver looks at the Gram matrix, which is most of a resample's arithmetic.
+  const Measured looked_at{measured.values, options.solver == "gram" ? measured.gram : at::Tensor()};
+  for (int r = 0; r < options.resamples; ++r) {
+    runtime::throw_if_stopped("finished work is kept; run the same command again to go on");
+    const Means means = means_of(looked_at, resample(check.samples, options.seed, r), "not finite");
+    const std::vector<Mask> masks = masks_of(with_means(scores, means), base, options);
+    for (std::size_t i = 0; i < masks.size(); ++i) same[i] += masks[i] == expected[i] ? 1 : 0;
+  }
+  for (const int count : same) check.unchanged.push_back(static_cast<double>(count) / options.resamples);
+  return check;
+}
+
+std::vector<std::int64_t> check_points(std::int64_t first, std::int64_t block, std::int64_t most) {
+  std::vector<std::int64_t> points;
+  for (std::int64_t samples = (first + block - 1) / block * block; samples < most; samples *= 2)
+    points.push_back(samples);
+  points.push_back(most);
+  return points;
+}
+
+StableRun measure_until_stable(Measurement& measurement, WorkFolder& folder, std::int64_t most,
+                               const unet::Program& base, const std::function<Scores(const Measured&)>& summary,
+                               const StabilityOptions& options) {
+  (void)fast_solver(options.solver);
+  StableRun run;
+  for (const std::int64_t samples : check_points(options.first_samples, measurement.block_samples(), most)) {
+    run.samples = samples;
+    run.measured = measure_samples(measurement, folder, samples);
+    bool stable = false;
+    if (runtime::processes().first()) {
+      const Scores scores = summary(run.measured);
+      if (options.solver == "gram" && scores.gram.empty())
+        throw runtime::usage_error("--solver gram: this criterion has no Gram matrix; score with output_loss or gram");
+      run.checks.push_back(check_stability(scores, base, run.measured, options));
+      runtime::say(describe(run.checks.back(), options));
+      stable = std::all_of(run.checks.back().unchanged.begin(), run.checks.back().unchanged.end(),
+                           [&](double share) { return share >= options.share; });
+    }
+    run.stable = runtime::broadcast_flag(stable);
+    if (run.stable) break;
+  }
+  return run;
+}
+
+runtime::Json stability_json(const StableRun& run, const StabilityOptions& options) {
+  runtime::Json checks = runtime::Json::array();
+  for (const StabilityCheck& check : run.checks) {
+    runtime::Json unchanged = runtime::Json::object();
+    for (std::size_t i = 0; i < options.keep.size(); ++i) unchanged[cat(options.keep[i])] = check.unchanged[i];
+    checks.push_back({{"samples", check.samples}, {"unchanged", unchanged}});
+  }
+  return {{"solver", options.solver}, {"share", options.share}, {"resamples", options.resamples},
+          {"seed", options.seed},     {"stable", run.stable},   {"samples", run.samples},
+          {"checks", checks}};
+}
+
+}  // namespace laptopdiff::pruning
