@@ -20,7 +20,9 @@ const char* needs_text(Needs needs) {
 }  // namespace
 
 const std::vector<Criterion>& criteria() {
-  static const std::vector<Criterion> kRows = {output_loss_row(), gram_row()};
+  static const std::vector<Criterion> kRows = {output_loss_row(),  gram_row(),   task_loss_row(), clip_score_row(),
+                                               magnitude_row(),    taylor_row(), fisher_row(),    block_influence_row(),
+                                               latent_shift_row(), random_row()};
   return kRows;
 }
 

@@ -7,5 +7,13 @@ namespace laptopdiff::pruning {
 
 Criterion output_loss_row();
 Criterion gram_row();
+Criterion task_loss_row();
+Criterion clip_score_row();
+Criterion magnitude_row();
+Criterion taylor_row();
+Criterion fisher_row();
+Criterion block_influence_row();
+Criterion latent_shift_row();
+Criterion random_row();
 
 }  // namespace laptopdiff::pruning
