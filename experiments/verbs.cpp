@@ -17,7 +17,7 @@ const std::vector<Verb>& verbs() {
       {"evaluate", "CLIP score, PickScore, FID, accuracy of a folder of pictures", run_evaluate},
       {"sweep", "a study: axes become arms, shared stages run once, killed and rerun it continues", run_sweep},
       {"report", "a sweep as one self-contained page", run_report},
-      {"bench", "times of a forward, a scoring pass or a distillation step", run_bench},
+      {"bench", "times of a forward, a scoring pass, a distillation step, or every layer", run_bench},
       {"doctor", "what is installed and what is not", run_doctor},
       {"completion", "shell completion for bash, zsh or fish", run_completion},
   };

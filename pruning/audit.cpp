@@ -1,17 +1,10 @@
 #include "pruning/audit.h"
 
-#include <torch/types.h>
-
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "pruning/output_loss.h"
 #include "pruning/presets.h"
 #include "runtime/error.h"
-#include "runtime/median.h"
-#include "runtime/progress.h"
-#include "runtime/stop.h"
 
 namespace laptopdiff::pruning {
 namespace {
@@ -20,119 +13,229 @@ using runtime::cat;
 using runtime::Json;
 
 constexpr std::size_t kPairsShown = 12;
+constexpr std::uint64_t kFitSeeds = 0x5bd1e995;  // apart from the seeds of the audited masks
 
-std::vector<double> ranks(const std::vector<double>& values) {
-  std::vector<std::size_t> order(values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return values[a] < values[b]; });
-  std::vector<double> rank(values.size());
-  for (std::size_t begin = 0; begin < order.size();) {
-    std::size_t end = begin;
-    while (end < order.size() && values[order[end]] == values[order[begin]]) ++end;
-    const double mean = (static_cast<double>(begin) + static_cast<double>(end) - 1) / 2;
-    for (std::size_t i = begin; i < end; ++i) rank[order[i]] = mean;
-    begin = end;
+// The prediction of a row that a name of the report stands for.
+struct PredictionKind {
+  const char* name;
+  std::optional<double> AuditRow::*value;
+};
+constexpr PredictionKind kPredictions[] = {{"additive", &AuditRow::additive},
+                                           {"gram", &AuditRow::gram},
+                                           {"additive_fitted", &AuditRow::additive_fitted},
+                                           {"gram_fitted", &AuditRow::gram_fitted},
+                                           {"both_fitted", &AuditRow::both_fitted}};
+
+// A corrected prediction and what it is made of.
+struct CorrectionKind {
+  const char* name;
+  std::optional<double> AuditRow::*value;
+  std::vector<std::optional<double> AuditRow::*> terms;
+};
+const std::vector<CorrectionKind>& correction_kinds() {
+  static const std::vector<CorrectionKind> kKinds = {
+      {"additive_fitted", &AuditRow::additive_fitted, {&AuditRow::additive}},
+      {"gram_fitted", &AuditRow::gram_fitted, {&AuditRow::gram}},
+      {"both_fitted", &AuditRow::both_fitted, {&AuditRow::gram, &AuditRow::additive}}};
+  return kKinds;
+}
+
+// The names of the criteria; a repeated one is told apart by its place.
+std::vector<std::string> criterion_names(const std::vector<Scores>& scores) {
+  std::vector<std::string> names;
+  for (const Scores& one : scores) {
+    const bool taken = std::find(names.begin(), names.end(), one.criterion) != names.end();
+    names.push_back(taken ? cat(one.criterion, "#", names.size() + 1) : one.criterion);
   }
-  return rank;
+  return names;
 }
 
-double correlation(const std::vector<double>& a, const std::vector<double>& b) {
-  const auto n = static_cast<double>(a.size());
-  const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / n,
-               mean_b = std::accumulate(b.begin(), b.end(), 0.0) / n;
-  double ab = 0, aa = 0, bb = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    ab += (a[i] - mean_a) * (b[i] - mean_b);
-    aa += (a[i] - mean_a) * (a[i] - mean_a);
-    bb += (b[i] - mean_b) * (b[i] - mean_b);
+std::vector<KeepBudget> params_budget(const unet::Program& base, double keep) {
+  return {{Resource::params, keep * static_cast<double>(base.params())}};
+}
+
+// The mask that removals mean, where they are bypasses of whole units.
+std::optional<Mask> mask_of(const unet::Program& base, const unet::Spec& spec, const Scores& scores) {
+  Mask mask(scores.units.size(), 0);
+  for (const unet::Removal& removal : unet::canonical_removals(base, spec)) {
+    const auto unit = std::find_if(scores.units.begin(), scores.units.end(),
+                                   [&](const unet::Unit& u) { return u.layer == removal.layer; });
+    if (removal.how != unet::How::bypass || unit == scores.units.end() || spec.shell != scores.shell)
+      return std::nullopt;
+    mask[static_cast<std::size_t>(unit - scores.units.begin())] = 1;
   }
-  return ab / std::sqrt(aa * bb);
+  return mask;
 }
 
-AuditRow row_of_mask(const Scores& scores, const Problem& problem, const Mask& mask, std::string name,
-                     std::string kind) {
-  AuditRow row;
-  row.name = std::move(name);
-  row.kind = std::move(kind);
-  row.removed = removals_of(scores, mask);
-  row.additive = linear_loss(problem, mask);
-  if (problem.form) row.gram = quadratic_loss(problem, mask);
-  return row;
-}
+class RowMaker {
+ public:
+  RowMaker(const unet::Program& base, const std::vector<Scores>& scores, const AuditOptions& options)
+      : base_(base),
+        scores_(scores),
+        options_(options),
+        names_(criterion_names(scores)),
+        predicting_(make_problem(scores.front(), base, params_budget(base, 1))) {}
 
-std::vector<AuditRow> make_rows(const unet::Program& base, const Scores& scores, const AuditOptions& options) {
-  std::vector<AuditRow> rows;
-  for (const double keep : options.keep) {
-    const Problem problem = make_problem(scores, base, {{Resource::params, keep * static_cast<double>(base.params())}});
-    for (const SolverRow& solver : solvers()) {
-      if (std::string(solver.name) == "gram" && !problem.form) continue;
-      rows.push_back(
-          row_of_mask(scores, problem, solver.solve(problem).removed, cat(solver.name, " ", keep), "solver"));
+  std::vector<AuditRow> rows() const {
+    std::vector<AuditRow> rows;
+    for (const double keep : options_.keep) {
+      for (std::size_t s = 0; s < scores_.size(); ++s) add_solvers(s, keep, rows);
+      add_random(keep, options_.random_masks, options_.seed, "random", rows);
     }
-    for (int i = 0; i < options.random_masks; ++i) {
-      const std::uint64_t seed =
-          options.seed + static_cast<std::uint64_t>(i) * 1000003u + static_cast<std::uint64_t>(keep * 1e6);
-      rows.push_back(
-          row_of_mask(scores, problem, random_mask(problem, seed).removed, cat("random ", keep, " #", i), "random"));
+    unet::Spec spec;
+    spec.base = base_.config;
+    spec.shell = scores_.front().shell;
+    for (const std::string& preset : options_.presets) {
+      spec.removed = preset_removals(preset, base_);
+      rows.push_back(row_of_spec(spec, preset, "preset"));
     }
+    for (const NamedSpec& named : options_.specs) rows.push_back(row_of_spec(named.spec, named.name, "spec"));
+    return rows;
   }
-  for (const std::string& preset : options.presets) {
+
+  std::vector<AuditRow> fit_rows() const {
+    std::vector<AuditRow> rows;
+    for (const double keep : options_.keep)
+      add_random(keep, options_.fit_masks, options_.seed + kFitSeeds, "fit", rows);
+    return rows;
+  }
+
+  const std::vector<std::string>& names() const { return names_; }
+
+ private:
+  AuditRow row_of_mask(const Mask& mask, std::string name, std::string kind) const {
     AuditRow row;
-    row.name = preset;
-    row.kind = "preset";
-    row.removed = preset_removals(preset, base);
-    rows.push_back(std::move(row));
+    row.name = std::move(name);
+    row.kind = std::move(kind);
+    row.removed = removals_of(scores_.front(), mask);
+    row.mask = mask;
+    row.additive = linear_loss(predicting_, mask);
+    if (predicting_.form) row.gram = quadratic_loss(predicting_, mask);
+    return row;
   }
-  return rows;
-}
 
-void measure(const unet::Program& base, const unet::Executor& executor, const Scores& scores,
-             const unet::Inputs& inputs, const AuditOptions& options, std::vector<AuditRow>& rows) {
-  std::vector<unet::Program> variants{base};
+  AuditRow row_of_spec(const unet::Spec& spec, const std::string& name, const std::string& kind) const {
+    const std::optional<Mask> mask = mask_of(base_, spec, scores_.front());
+    AuditRow row = row_of_mask(mask.value_or(Mask(scores_.front().units.size(), 0)), name, kind);
+    row.removed = spec.removed;
+    if (mask) return row;
+    row.mask = std::nullopt;
+    row.additive = row.gram = std::nullopt;
+    return row;
+  }
+
+  std::vector<const SolverRow*> solvers_for(const Problem& problem) const {
+    std::vector<const SolverRow*> rows;
+    for (const std::string& name : options_.solvers) rows.push_back(&solver_row(name));
+    if (!rows.empty()) return rows;
+    for (const SolverRow& row : solvers()) {
+      const bool needs_form = std::string(row.name) == "gram";
+      if (row.measures == Measures::no && (problem.form || !needs_form)) rows.push_back(&row);
+    }
+    return rows;
+  }
+
+  void add_solvers(std::size_t s, double keep, std::vector<AuditRow>& rows) const {
+    const Problem problem = make_problem(scores_[s], base_, params_budget(base_, keep));
+    const std::string prefix = scores_.size() > 1 ? names_[s] + " " : "";
+    for (const SolverRow* solver : solvers_for(problem)) {
+      if (s > 0 && solver->measures == Measures::yes) continue;  // what is measured, the first scores have started
+      const Mask mask = solve_by_name(solver->name, problem, options_.tools).removed;
+      rows.push_back(row_of_mask(mask, cat(prefix, solver->name, " ", keep), "solver"));
+      rows.back().criterion = names_[s];
+    }
+  }
+
+  void add_random(double keep, int count, std::uint64_t first_seed, const char* kind,
+                  std::vector<AuditRow>& rows) const {
+    const Problem problem = make_problem(scores_.front(), base_, params_budget(base_, keep));
+    for (int i = 0; i < count; ++i) {
+      const std::uint64_t seed =
+          first_seed + static_cast<std::uint64_t>(i) * 1000003u + static_cast<std::uint64_t>(keep * 1e6);
+      rows.push_back(row_of_mask(random_mask(problem, seed).removed, cat(kind, " ", keep, " #", i), kind));
+    }
+  }
+
+  const unet::Program& base_;
+  const std::vector<Scores>& scores_;
+  const AuditOptions& options_;
+  std::vector<std::string> names_;
+  Problem predicting_;  // of the first scores
+};
+
+void measure_rows(const unet::Program& base, LossMeter& meter, unet::Shell shell, const AuditOptions& options,
+                  std::vector<AuditRow>& rows) {
+  std::vector<unet::Program> variants;
   unet::Spec spec;
   spec.base = base.config;
-  spec.shell = scores.shell;
   for (AuditRow& row : rows) {
+    spec.shell = shell;
+    for (const NamedSpec& named : options.specs) {
+      if (row.kind == "spec" && row.name == named.name) spec.shell = named.spec.shell;
+    }
     spec.removed = row.removed;
     variants.push_back(unet::prune(base, spec));
     row.keep = static_cast<double>(variants.back().params()) / static_cast<double>(base.params());
   }
-  const Engine engine(base, executor, options.engine);
-  const std::int64_t each =
-      bytes_per_variant(base, inputs.sample.element_size()) * static_cast<std::int64_t>(variants.size());
-  const std::int64_t batch =
-      options.batch > 0 ? options.batch : std::clamp<std::int64_t>(options.engine.memory_bytes / each, 1, 32);
-  const Plan plan = engine.plan(variants, batch, inputs.sample.element_size());
-  std::vector<at::Tensor> losses;
-  runtime::Progress progress("audit", inputs.batch(), "samples");
-  for (std::int64_t begin = 0; begin < inputs.batch(); begin += batch) {
-    runtime::throw_if_interrupted("an audit starts over; nothing was written");
-    std::vector<at::Tensor> outputs =
-        engine.evaluate(plan, unet::slice(inputs, begin, std::min(inputs.batch(), begin + batch)));
-    const at::Tensor reference = outputs.front();
-    outputs.erase(outputs.begin());
-    losses.push_back(squared_differences(reference, outputs));
-    progress.update(std::min(inputs.batch(), begin + batch));
-  }
-  progress.finish();
-  const at::Tensor all = at::cat(losses, 1);
+  const std::vector<MeasuredLoss> measured = meter.measure(variants, "audit");
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    const at::Tensor own = all[static_cast<std::int64_t>(i)];
-    rows[i].true_loss = own.mean().item<double>();
+    rows[i].true_loss = measured[i].loss;
+    rows[i].standard_error = measured[i].standard_error;
     if (!std::isfinite(rows[i].true_loss))
       throw runtime::non_finite_error("audit: the output of `", rows[i].name, "` is not finite");
-    if (own.numel() > 1)
-      rows[i].standard_error = own.std().item<double>() / std::sqrt(static_cast<double>(own.numel()));
   }
 }
 
-enum class Which { all, random };
+std::optional<std::vector<double>> terms_of(const AuditRow& row, const CorrectionKind& kind) {
+  std::vector<double> terms;
+  for (const auto term : kind.terms) {
+    if (!(row.*term)) return std::nullopt;
+    terms.push_back(*(row.*term));
+  }
+  return terms;
+}
 
-Agreement agree(const std::vector<AuditRow>& rows, std::optional<double> AuditRow::*prediction, Which which) {
+void correct(Audit& audit) {
+  for (const CorrectionKind& kind : correction_kinds()) {
+    std::vector<std::vector<double>> predictions;
+    std::vector<double> truth;
+    for (const AuditRow& row : audit.fit_rows) {
+      const auto terms = terms_of(row, kind);
+      if (!terms) continue;
+      predictions.push_back(*terms);
+      truth.push_back(row.true_loss);
+    }
+    if (predictions.empty()) continue;
+    const Correction correction = fit_correction(predictions, truth);
+    for (AuditRow& row : audit.rows) {
+      if (const auto terms = terms_of(row, kind)) row.*kind.value = correction.apply(*terms);
+    }
+    audit.corrections[kind.name] = correction;
+  }
+}
+
+void agree(Audit& audit) {
+  for (const PredictionKind& kind : kPredictions) {
+    for (const bool only_random : {false, true}) {
+      std::vector<double> predicted, truth;
+      for (const AuditRow& row : audit.rows) {
+        if (!(row.*kind.value) || (only_random && row.kind != "random")) continue;
+        predicted.push_back(*(row.*kind.value));
+        truth.push_back(row.true_loss);
+      }
+      const bool always = kind.value == &AuditRow::additive || kind.value == &AuditRow::gram;
+      if (always || !predicted.empty())
+        audit.agreement[std::string(kind.name) + (only_random ? "_random" : "")] = agreement(predicted, truth);
+    }
+  }
+}
+
+Agreement agreement_of(const Scores& scores, const unet::Program& base, const std::vector<AuditRow>& rows) {
+  const Problem problem = make_problem(scores, base, params_budget(base, 1));
   std::vector<double> predicted, truth;
   for (const AuditRow& row : rows) {
-    if (!(row.*prediction) || (which == Which::random && row.kind != "random")) continue;
-    predicted.push_back(*(row.*prediction));
+    if (row.kind != "random") continue;
+    predicted.push_back(linear_loss(problem, *row.mask));
     truth.push_back(row.true_loss);
   }
   return agreement(predicted, truth);
@@ -161,87 +264,69 @@ Json agreement_json(const Agreement& a) {
   return {{"rows", a.rows},
           {"spearman", number_or_null(a.spearman)},
           {"r2_log", number_or_null(a.r2_log)},
+          {"within_quarter", number_or_null(a.within_quarter)},
           {"ratio",
            {{"median", number_or_null(a.ratio_median)},
             {"min", number_or_null(a.ratio_min)},
             {"max", number_or_null(a.ratio_max)}}}};
 }
 
+Json row_json(const AuditRow& row) {
+  Json removed = Json::array();
+  for (const unet::Removal& r : row.removed) removed.push_back(r.layer);
+  Json json = {{"name", row.name},   {"kind", row.kind},      {"keep", row.keep},
+               {"removed", removed}, {"true", row.true_loss}, {"stderr", row.standard_error}};
+  if (!row.criterion.empty()) json["criterion"] = row.criterion;
+  for (const PredictionKind& kind : kPredictions) {
+    const bool always = kind.value == &AuditRow::additive || kind.value == &AuditRow::gram;
+    if (row.*kind.value) json[kind.name] = *(row.*kind.value);
+    else if (always) json[kind.name] = nullptr;
+  }
+  return json;
+}
+
 }  // namespace
 
-double spearman(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() < 2) return std::nan("");
-  return correlation(ranks(a), ranks(b));
-}
-
-Agreement agreement(const std::vector<double>& predicted, const std::vector<double>& truth) {
-  Agreement result;
-  result.rows = static_cast<int>(predicted.size());
-  result.spearman = spearman(predicted, truth);
-  std::vector<double> ratios;
-  double residual = 0, total = 0, mean = 0;
-  std::vector<std::pair<double, double>> logs;
-  for (std::size_t i = 0; i < predicted.size(); ++i) {
-    if (predicted[i] <= 0 || truth[i] <= 0) continue;
-    ratios.push_back(truth[i] / predicted[i]);
-    logs.emplace_back(std::log(predicted[i]), std::log(truth[i]));
-    mean += logs.back().second;
+Audit run_audit(const unet::Program& base, LossMeter& meter, const std::vector<Scores>& scores,
+                const AuditOptions& options) {
+  for (const Scores& other : scores) {
+    if (other.shell != scores.front().shell)
+      throw runtime::usage_error(
+          "audit: the scores differ in what goes with a transformer's last block (shell); score ",
+          "all with the same --shell");
   }
-  if (ratios.empty()) {
-    result.r2_log = result.ratio_median = result.ratio_min = result.ratio_max = std::nan("");
-    return result;
-  }
-  mean /= static_cast<double>(logs.size());
-  for (const auto& [x, y] : logs) {
-    residual += (y - x) * (y - x);
-    total += (y - mean) * (y - mean);
-  }
-  result.r2_log = 1 - residual / total;
-  std::sort(ratios.begin(), ratios.end());
-  result.ratio_median = runtime::median(ratios);
-  result.ratio_min = ratios.front();
-  result.ratio_max = ratios.back();
-  return result;
-}
-
-Audit run_audit(const unet::Program& base, const unet::Executor& executor, const Scores& scores,
-                const unet::Inputs& inputs, const AuditOptions& options) {
-  const c10::InferenceMode inference;
   Audit audit;
-  audit.rows = make_rows(base, scores, options);
-  measure(base, executor, scores, inputs, options, audit.rows);
-  audit.additive_all = agree(audit.rows, &AuditRow::additive, Which::all);
-  audit.gram_all = agree(audit.rows, &AuditRow::gram, Which::all);
-  audit.additive_random = agree(audit.rows, &AuditRow::additive, Which::random);
-  audit.gram_random = agree(audit.rows, &AuditRow::gram, Which::random);
-  audit.strongest_pairs = strongest(scores);
+  const RowMaker maker(base, scores, options);
+  audit.rows = maker.rows();
+  audit.fit_rows = maker.fit_rows();
+  measure_rows(base, meter, scores.front().shell, options, audit.rows);
+  measure_rows(base, meter, scores.front().shell, options, audit.fit_rows);
+  correct(audit);
+  agree(audit);
+  for (std::size_t s = 0; s < scores.size(); ++s)
+    audit.criteria[maker.names()[s]] = agreement_of(scores[s], base, audit.rows);
+  audit.strongest_pairs = strongest(scores.front());
   return audit;
 }
 
 Json audit_json(const Audit& audit) {
-  Json rows = Json::array(), pairs = Json::array();
-  for (const AuditRow& row : audit.rows) {
-    Json removed = Json::array();
-    for (const unet::Removal& r : row.removed) removed.push_back(r.layer);
-    rows.push_back({{"name", row.name},
-                    {"kind", row.kind},
-                    {"keep", row.keep},
-                    {"removed", removed},
-                    {"additive", row.additive ? Json(*row.additive) : Json()},
-                    {"gram", row.gram ? Json(*row.gram) : Json()},
-                    {"true", row.true_loss},
-                    {"stderr", row.standard_error}});
-  }
+  Json rows = Json::array(), fit = Json::array(), pairs = Json::array(), agreement = Json::object(),
+       criteria = Json::object(), corrections = Json::object();
+  for (const AuditRow& row : audit.rows) rows.push_back(row_json(row));
+  for (const AuditRow& row : audit.fit_rows) fit.push_back(row_json(row));
+  for (const auto& [name, numbers] : audit.agreement) agreement[name] = agreement_json(numbers);
+  for (const auto& [name, numbers] : audit.criteria) criteria[name] = agreement_json(numbers);
+  for (const auto& [name, correction] : audit.corrections)
+    corrections[name] = {{"coefficients", correction.coefficients}, {"masks", correction.masks}};
   for (const Audit::Pair& p : audit.strongest_pairs)
     pairs.push_back({{"a", p.a}, {"b", p.b}, {"inner", p.inner}, {"cosine", p.cosine}});
-  return {{"format", "laptopdiff.audit/1"},
-          {"rows", rows},
-          {"agreement",
-           {{"additive", agreement_json(audit.additive_all)},
-            {"gram", agreement_json(audit.gram_all)},
-            {"additive_random", agreement_json(audit.additive_random)},
-            {"gram_random", agreement_json(audit.gram_random)}}},
-          {"strongest_pairs", pairs}};
+  Json json = {{"format", "laptopdiff.audit/1"},
+               {"rows", rows},
+               {"agreement", agreement},
+               {"criteria", criteria},
+               {"strongest_pairs", pairs}};
+  if (!fit.empty()) json["fit"] = {{"rows", fit}, {"corrections", corrections}};
+  return json;
 }
 
 }  // namespace laptopdiff::pruning

@@ -10,15 +10,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// The share of the needs that `freed` meets, summed over budgets.
-double share_met(const std::vector<double>& freed, const std::vector<double>& need) {
-  double share = 0;
-  for (std::size_t d = 0; d < need.size(); ++d) {
-    if (need[d] > 0) share += std::min(freed[d], need[d]) / need[d];
-  }
-  return share;
-}
-
 // The item whose removal adds the least loss per share of the needs met; -1 where none helps.
 int next_item(const Problem& problem, const Mask& removed, const std::vector<std::optional<Decision>>& decision,
               const std::vector<double>& need) {

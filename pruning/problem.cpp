@@ -260,6 +260,14 @@ bool meets(const Problem& problem, const Mask& removed) {
   return true;
 }
 
+double share_met(const std::vector<double>& freed, const std::vector<double>& need) {
+  double share = 0;
+  for (std::size_t d = 0; d < need.size(); ++d) {
+    if (need[d] > 0) share += std::min(freed[d], need[d]) / need[d];
+  }
+  return share;
+}
+
 double linear_loss(const Problem& problem, const Mask& removed) {
   double loss = 0;
   for_each_removed(problem, removed, [&](const Item& item) { loss += item.gain; });

@@ -80,6 +80,9 @@ void check_reachable(const Problem& problem);
 std::vector<double> freed_by(const Problem& problem, const Mask& removed);
 bool meets(const Problem& problem, const Mask& removed);
 
+// The share of every need that `freed` meets, summed over budgets: what a removal is worth to a greedy search.
+double share_met(const std::vector<double>& freed, const std::vector<double>& need);
+
 // Sum of gains, `all` replacing the members of an emptied group.
 double linear_loss(const Problem& problem, const Mask& removed);
 

@@ -10,27 +10,55 @@
 
 namespace laptopdiff::pruning {
 
+namespace {
+
+// The best of what can be had without measuring.
+Mask plain_choice(const Problem& problem) {
+  return problem.form ? solve_quadratic(problem).removed : solve_knapsack(problem).removed;
+}
+
+Solution run_verify(const Problem& problem, const SearchTools& tools) {
+  Verification result = verify(problem, plain_choice(problem), tools.verify, tools.measure);
+  if (tools.verified != nullptr) *tools.verified = std::move(result.masks);
+  return result.solution;
+}
+
+}  // namespace
+
 const std::vector<SolverRow>& solvers() {
   static const std::vector<SolverRow> kRows = {
-      {"knapsack", "sum of scores", "exact 0/1 knapsack over a dominance front",
-       [](const Problem& p) { return solve_knapsack(p); }},
-      {"gram", "x'Gx", "sees interactions: local search from the knapsack, then branch and bound",
-       [](const Problem& p) { return solve_quadratic(p); }},
-      {"greedy", "sum of scores", "by score per amount freed", [](const Problem& p) { return solve_greedy(p); }},
+      {"knapsack", "sum of scores", "exact 0/1 knapsack over a dominance front", Measures::no,
+       [](const Problem& p, const SearchTools&) { return solve_knapsack(p); }},
+      {"gram", "x'Gx", "sees interactions: local search from the knapsack, then branch and bound", Measures::no,
+       [](const Problem& p, const SearchTools&) { return solve_quadratic(p); }},
+      {"greedy", "sum of scores", "by score per amount freed", Measures::no,
+       [](const Problem& p, const SearchTools&) { return solve_greedy(p); }},
+      {"exact_greedy", "true loss", "measures all that is left on top of what is removed, every round", Measures::yes,
+       [](const Problem& p, const SearchTools& t) { return exact_greedy(p, t.measure, t.exact_greedy); }},
+      {"verify", "true loss", "measures the best masks of several models of the loss and keeps the best", Measures::yes,
+       run_verify},
   };
   return kRows;
 }
 
-Solution solve_by_name(const std::string& name, const Problem& problem) {
+const SolverRow& solver_row(const std::string& name) {
   std::vector<std::string> known;
   for (const SolverRow& row : solvers()) {
+    if (name == row.name) return row;
     known.emplace_back(row.name);
-    if (name != row.name) continue;
-    if (name == "gram" && !problem.form)
-      throw runtime::usage_error("--solver gram: these scores have no Gram matrix; score with output_loss");
-    return row.solve(problem);
   }
   throw runtime::usage_error("unknown solver `", name, "`", runtime::did_you_mean(name, known));
+}
+
+Solution solve_by_name(const std::string& name, const Problem& problem, const SearchTools& tools) {
+  const SolverRow& row = solver_row(name);
+  if (name == "gram" && !problem.form)
+    throw runtime::usage_error("--solver gram: these scores have no Gram matrix; score with output_loss");
+  if (row.measures == Measures::yes && !tools.measure) {
+    throw runtime::usage_error("--solver ", name,
+                               " measures true losses: give --calibration, and a model with its weights");
+  }
+  return row.solve(problem, tools);
 }
 
 Solution random_mask(const Problem& problem, std::uint64_t seed) {

@@ -5,20 +5,36 @@
 #include <vector>
 
 #include "pruning/problem.h"
+#include "pruning/search.h"
 
 namespace laptopdiff::pruning {
 
-// One row a solver; `objective` says what its Solution::loss predicts.
+// What a search needs beyond the problem. Solvers that measure nothing do not look at it.
+struct SearchTools {
+  TrueLosses measure;  // empty: no model at hand
+  ExactGreedyOptions exact_greedy;
+  int verify = 12;                                // masks that `verify` measures
+  std::vector<VerifiedMask>* verified = nullptr;  // where not null, gets what `verify` measured
+};
+
+enum class Measures { no, yes };
+
+// One row a solver; `objective` says what its Solution::loss states.
 struct SolverRow {
   const char* name;
-  const char* objective;  // "sum of scores" or "x'Gx"
+  const char* objective;  // "sum of scores", "x'Gx" or "true loss"
   const char* summary;
-  Solution (*solve)(const Problem&);
+  Measures measures;
+  Solution (*solve)(const Problem&, const SearchTools&);
 };
 const std::vector<SolverRow>& solvers();
 
-// Throws Error(usage) on an unknown name, and where the solver needs a Gram matrix that the scores lack.
-Solution solve_by_name(const std::string& name, const Problem& problem);
+// Throws Error(usage) on an unknown name.
+const SolverRow& solver_row(const std::string& name);
+
+// Throws Error(usage) on an unknown name, where the solver needs a Gram matrix that the scores lack, and where it
+// measures and has nothing to measure with.
+Solution solve_by_name(const std::string& name, const Problem& problem, const SearchTools& tools = {});
 
 // A random mask that meets the budgets: units are removed in the order of a seeded permutation until it does, then
 // those whose return still leaves the budgets met come back. For audits.

@@ -30,6 +30,7 @@ AuditedMask parse_mask(const Json& json, const std::string& where) {
   row.gram = optional_number(in, "gram");
   row.true_loss = in.required<double>("true");
   row.standard_error = in.get<double>("stderr", 0);
+  for (const char* unused : {"criterion", "additive_fitted", "gram_fitted", "both_fitted"}) in.ignore(unused);
   in.finish();
   return row;
 }

@@ -6,10 +6,9 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <sstream>
 
-#include "experiments/command.h"
-#include "experiments/verbs.h"
-#include "pruning/presets.h"
+#include "experiments/true_losses.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
 
@@ -19,18 +18,22 @@ namespace {
 struct AuditVerbOptions {
   std::string model, scores, calibration, output;
   std::vector<double> keep{0.7, 0.5, 0.3};
-  int random_masks = 8;
+  int random_masks = 8, fit = 0, verify = 12;
   std::int64_t samples = 0, batch = 0, seed = 0;
-  std::vector<std::string> presets;
+  std::vector<std::string> solvers, presets, specs;
   template <typename V>
   void fields(V& v) {
     v("model", model, "U-Net folder");
-    v("scores", scores, "scores.json from `score`");
+    v("scores", scores, "scores.json from `score`; several, comma separated: masks of each, predictions of the first");
     v("calibration", calibration, "safetensors from `calibrate`");
     v("output", output, "audit.json to write");
     v("keep", keep, "shares of the parameters kept, comma separated");
+    v("solvers", solvers, "whose masks, comma separated; default: all that measure nothing");
+    v("verify", verify, "masks that the solver `verify` measures");
     v("random_masks", random_masks, "random masks at each share");
+    v("fit", fit, "more random masks at each share, to fit a correction of the predictions to; 0: none");
     v("presets", presets, "handcrafted presets to measure too, comma separated");
+    v("specs", specs, "spec files to measure too, comma separated");
     v("samples", samples, "use the first N calibration samples; 0: all");
     v("batch", batch, "samples at once; 0: by memory");
     v("seed", seed, "seed of the random masks");
@@ -44,59 +47,77 @@ std::string number(double value) {
   return std::isfinite(value) ? text : "-";
 }
 
+void print_agreement(const std::string& name, const pruning::Agreement& a) {
+  std::printf("%-22s %3d masks: Spearman %s, R^2 (log) %s, true/predicted %s (%s to %s), within 25 %%: %s\n",
+              name.c_str(), a.rows, number(a.spearman).c_str(), number(a.r2_log).c_str(),
+              number(a.ratio_median).c_str(), number(a.ratio_min).c_str(), number(a.ratio_max).c_str(),
+              number(a.within_quarter).c_str());
+}
+
 void print_audit(const pruning::Audit& audit) {
-  std::printf("%-24s %6s %12s %12s %12s\n", "mask", "kept", "additive", "gram", "true");
+  std::printf("%-32s %6s %12s %12s %12s\n", "mask", "kept", "additive", "gram", "true");
   for (const pruning::AuditRow& row : audit.rows) {
-    std::printf("%-24s %6.3f %12s %12s %12.5g\n", row.name.c_str(), row.keep,
+    std::printf("%-32s %6.3f %12s %12s %12.5g\n", row.name.c_str(), row.keep,
                 row.additive ? runtime::cat(*row.additive).c_str() : "-",
                 row.gram ? runtime::cat(*row.gram).c_str() : "-", row.true_loss);
   }
-  const auto line = [](const char* name, const pruning::Agreement& a) {
-    std::printf("%-18s %3d masks: Spearman %s, R^2 (log) %s, true/predicted %s (%s to %s)\n", name, a.rows,
-                number(a.spearman).c_str(), number(a.r2_log).c_str(), number(a.ratio_median).c_str(),
-                number(a.ratio_min).c_str(), number(a.ratio_max).c_str());
-  };
-  line("additive", audit.additive_all);
-  line("gram", audit.gram_all);
+  for (const auto& [name, numbers] : audit.agreement) print_agreement(name, numbers);
+  if (audit.criteria.size() < 2) return;
+  std::printf("sums of each criterion over the random masks (ranks):\n");
+  for (const auto& [name, numbers] : audit.criteria)
+    std::printf("%-22s Spearman %s\n", name.c_str(), number(numbers.spearman).c_str());
+}
+
+// One file, whatever its name, or several with commas between them.
+std::vector<std::string> split_files(const std::string& text) {
+  if (std::filesystem::exists(text)) return {text};
+  std::vector<std::string> files;
+  std::stringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) files.push_back(part);
+  return files;
+}
+
+void check_audit_options(const AuditVerbOptions& options, const Invocation& invocation) {
+  require_option(options.model, "MODEL", invocation);
+  require_option(options.scores, "--scores", invocation);
+  require_option(options.calibration, "--calibration", invocation);
+  require_option(options.output, "--output", invocation);
+  if (options.keep.empty()) throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3");
+  if (options.random_masks < 0 || options.fit < 0 || options.samples < 0 || options.batch < 0 || options.seed < 0) {
+    throw runtime::usage_error("audit: --random-masks, --fit, --samples, --batch and --seed must not be negative");
+  }
+  for (const double keep : options.keep) {
+    if (!(keep > 0) || keep > 1) throw runtime::usage_error("--keep ", keep, ": expected shares between 0 and 1");
+  }
+  for (const std::string& solver : options.solvers) (void)pruning::solver_row(solver);
 }
 
 }  // namespace
 
 void run_audit(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<AuditVerbOptions>(invocation, {"model"});
-  require_option(options.model, "MODEL", invocation);
-  require_option(options.scores, "--scores", invocation);
-  require_option(options.calibration, "--calibration", invocation);
-  require_option(options.output, "--output", invocation);
-  if (options.keep.empty()) throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3");
-  if (options.random_masks < 0 || options.samples < 0 || options.batch < 0 || options.seed < 0) {
-    throw runtime::usage_error("audit: --random-masks, --samples, --batch and --seed must not be negative");
-  }
-  for (const double keep : options.keep) {
-    if (!(keep > 0) || keep > 1) throw runtime::usage_error("--keep ", keep, ": expected shares between 0 and 1");
-  }
+  check_audit_options(options, invocation);
   runtime::check_output(options.output, common.existing());
-  LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute);
-  const pruning::Scores scores = pruning::read_scores(options.scores);
-  if (scores.weights_sha256 != model.weights_sha256) {
-    throw runtime::input_error(options.scores, ": scores of other weights (", scores.weights_sha256.substr(0, 12),
-                               "...) than ", options.model);
-  }
-  unet::Inputs inputs =
-      unet::inputs_from(runtime::read_tensors(options.calibration), model.spec.base, options.calibration);
-  if (options.samples > 0) inputs = unet::slice(inputs, 0, std::min(options.samples, inputs.batch()));
+  const std::vector<std::string> files = split_files(options.scores);
+  std::vector<pruning::Scores> scores;
+  for (const std::string& file : files) scores.push_back(pruning::read_scores(file));
+  TrueLossSource source({options.model, options.calibration, options.samples, options.batch}, scores.front(),
+                        files.front(), common);
   pruning::AuditOptions run;
+  for (std::size_t i = 1; i < scores.size(); ++i) source.require_made_for(scores[i], files[i]);
+  for (const std::string& file : options.specs) run.specs.push_back({file, load_spec_for(file, source.spec())});
   run.keep = options.keep;
   run.random_masks = options.random_masks;
+  run.fit_masks = options.fit;
+  run.solvers = options.solvers;
   run.presets = options.presets;
   run.seed = static_cast<std::uint64_t>(options.seed);
-  run.batch = options.batch;
+  run.tools.measure = source.losses(scores.front());
+  run.tools.verify = options.verify;
   if (common.dry_run) return runtime::say("inputs are fine");
-  const unet::Executor executor(model.base, model.weights);
-  const pruning::Audit audit = pruning::run_audit(model.base, executor, scores,
-                                                  unet::to(inputs, common.torch_dtype(), common.torch_device()), run);
+  const pruning::Audit audit = pruning::run_audit(source.base(), source.meter(), scores, run);
   Json json = pruning::audit_json(audit);
-  json["samples"] = inputs.batch();
+  json["samples"] = source.samples();
   json["made_by"] = provenance(invocation);
   runtime::write_json(options.output, json);
   if (common.json) std::cout << runtime::dump_json(json);

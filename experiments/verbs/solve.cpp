@@ -1,13 +1,9 @@
-// `solve`: scores and a budget (or a preset's name) in, a spec out.
-#include "pruning/solve.h"
-
-#include <cmath>
+// `solve`: scores and a budget (or a preset's name) in, a spec out; or the ratio curve, or a spec an interval.
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
-#include "experiments/command.h"
-#include "experiments/verbs.h"
-#include "pruning/budgets.h"
+#include "experiments/solving.h"
 #include "pruning/presets.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -15,101 +11,131 @@
 namespace laptopdiff::experiments {
 namespace {
 
-struct SolveOptions {
-  std::string model, scores, budget, solver = "knapsack", preset, output;
-  std::vector<std::string> must_keep, must_remove;
-  template <typename V>
-  void fields(V& v) {
-    v("model", model, "U-Net folder or config.json");
-    v("scores", scores, "scores.json from `score`");
-    v("budget", budget, "what is kept at most: params=0.5[,macs=0.6]; amounts above 1 and params=@PRESET work too");
-    v("solver", solver, "knapsack, gram or greedy");
-    v("preset", preset,
-      "a handcrafted student instead: bk-sdm-base, bk-sdm-small, bk-sdm-tiny, segmind-small, segmind-tiny; of SDXL "
-      "koala-1b, koala-700m, ssd-1b, segmind-vega");
-    v("must_keep", must_keep, "layers that stay, comma separated");
-    v("must_remove", must_remove, "layers that go, comma separated");
-    v("output", output, "spec.json to write");
-  }
-};
-
-// The first key in which the scores' base differs from the model's.
-void require_same_base(const pruning::Scores& scores, const unet::Config& model, const std::string& where) {
-  const Json theirs = unet::comparable_config(scores.base), ours = unet::comparable_config(model);
-  if (theirs == ours) return;
-  for (const auto& [key, value] : ours.items()) {
-    if (!theirs.contains(key) || theirs[key] != value) {
-      throw runtime::input_error(where, ": scores of another base: `", key, "` is ",
-                                 theirs.contains(key) ? theirs[key].dump() : "absent", " there, ", value.dump(),
-                                 " in the model");
-    }
-  }
-  throw runtime::input_error(where, ": scores of another base model");
-}
-
-unet::Spec solve_scores(const SolveOptions& options, const unet::Spec& base_spec, const unet::Program& base) {
-  const pruning::Scores scores = pruning::read_scores(options.scores);
-  require_same_base(scores, base_spec.base, options.scores);
-  const auto budgets = pruning::parse_budgets(options.budget, base);
-  const pruning::Problem problem = pruning::make_problem(scores, base, budgets, options.must_keep, options.must_remove);
-  const pruning::Solution solution = pruning::solve_by_name(options.solver, problem);
-  unet::Spec spec = base_spec;
-  spec.shell = scores.shell;
-  spec.weights_sha256 = scores.weights_sha256;
-  spec.removed = pruning::removals_of(scores, solution.removed);
-  spec.made_by = {{"criterion", scores.criterion},
-                  {"solver", options.solver},
-                  {"scores", options.scores},
-                  {"budget", options.budget},
-                  {"predicted_loss", solution.loss},
-                  {"bound", std::isfinite(solution.bound) ? Json(solution.bound) : Json()},  // greedy knows none
-                  {"proven_optimal", solution.proven_optimal}};
-  return spec;
-}
-
-void print_summary(const unet::Spec& spec, const unet::Program& base) {
-  const unet::Program pruned = unet::prune(base, spec);
-  const auto line = [](const char* name, std::int64_t kept, std::int64_t whole) {
-    std::printf("%-7s kept %s of %s (%.2f %%), removed %.2f %%\n", name, runtime::with_commas(kept).c_str(),
-                runtime::with_commas(whole).c_str(), 100.0 * static_cast<double>(kept) / static_cast<double>(whole),
-                100.0 * static_cast<double>(whole - kept) / static_cast<double>(whole));
-  };
-  line("params", pruned.params(), base.params());
-  line("macs", pruned.macs(), base.macs());
+void print_removed_layers(const unet::Spec& spec) {
   for (const unet::Removal& removal : spec.removed) {
     std::printf("  %s %s\n", removal.how == unet::How::drop ? "drop  " : "bypass", removal.layer.c_str());
   }
 }
 
-}  // namespace
+// Kept and removed of parameters and MACs, and of what else the budget counts.
+void print_summary(const unet::Spec& spec, const pruning::CostModel& costs,
+                   const std::vector<pruning::Resource>& counted) {
+  const unet::Program pruned = unet::prune(costs.base(), spec);
+  std::vector<pruning::Resource> resources = {pruning::Resource::params, pruning::Resource::macs};
+  for (const pruning::Resource resource : counted) {
+    if (std::find(resources.begin(), resources.end(), resource) == resources.end()) resources.push_back(resource);
+  }
+  for (const pruning::Resource resource : resources) {
+    const double kept = costs.amount(pruned, resource), whole = costs.total(resource);
+    std::printf("%-11s kept %s of %s (%.2f %%), removed %.2f %%\n", pruning::resource_name(resource),
+                pruning::amount_text(resource, kept).c_str(), pruning::amount_text(resource, whole).c_str(),
+                100 * kept / whole, 100 * (whole - kept) / whole);
+  }
+}
 
-void run_solve(const Invocation& invocation) {
-  const auto [options, common, settings] = parse_command<SolveOptions>(invocation, {"model"});
-  require_option(options.model, "MODEL", invocation);
-  require_option(options.output, "--output", invocation);
+void print_measured(const Json& made_by) {
+  if (!made_by.contains("true_loss")) return;
+  std::printf("true loss %.6g (predicted %.6g), measured with %.1f forwards a sample on %d samples\n",
+              made_by["true_loss"].get<double>(), made_by["predicted_loss"].get<double>(),
+              made_by["measured"]["forwards"].get<double>(), made_by["measured"]["samples"].get<int>());
+}
+
+void print_set(const Json& set, const pruning::CostModel& costs, const std::vector<pruning::Resource>& counted) {
+  for (const Json& student : set.at("students")) {
+    const unet::Spec spec = unet::parse_spec(student, "spec");
+    std::printf("timesteps [%d, %d): %zu layers removed\n", spec.first_timestep, spec.last_timestep,
+                spec.removed.size());
+    print_summary(spec, costs, counted);
+  }
+  std::printf("overlap of the removed layers (Jaccard):\n");
+  for (const Json& row : set.at("made_by").at("overlap").at("jaccard")) {
+    for (const Json& value : row) std::printf(" %.2f", value.get<double>());
+    std::printf("\n");
+  }
+}
+
+void check_options(const SolveOptions& options, const Json& settings) {
   if (options.preset.empty() == options.scores.empty())
     throw runtime::usage_error("solve: give either --scores with --budget, or --preset");
-  for (const char* flag : {"budget", "must_keep", "must_remove", "solver"}) {
+  for (const char* flag : {"budget", "must_keep", "must_remove", "solver", "calibration", "verify", "per_round",
+                           "intervals", "by", "curve", "keep"}) {
     if (!options.preset.empty() && settings.contains(flag))
       throw runtime::usage_error("solve: a preset fixes what is removed; `", flag, "` cannot be given with it");
   }
-  runtime::check_output(options.output, common.existing());
+  if (options.latent < 0 || options.tokens < 1 || options.verify < 0 || options.intervals < 0 || options.samples < 0 ||
+      options.batch < 0 || options.per_round < 1) {
+    throw runtime::usage_error(
+        "solve: --latent, --verify, --intervals, --samples and --batch must not be negative, --tokens and --per-round "
+        "at least 1");
+  }
+  if (options.keep.empty() == false && options.curve.empty())
+    throw runtime::usage_error("solve: --keep says the points of a curve; give --curve FILE, or use --budget");
+  for (const double keep : options.keep) {
+    if (!(keep > 0) || keep > 1) throw runtime::usage_error("--keep ", keep, ": expected shares between 0 and 1");
+  }
+}
+
+std::vector<pruning::Resource> resources_of(const std::vector<pruning::KeepBudget>& budgets) {
+  std::vector<pruning::Resource> resources;
+  for (const pruning::KeepBudget& budget : budgets) resources.push_back(budget.resource);
+  return resources;
+}
+
+}  // namespace
+
+void run_solve(const Invocation& invocation) {
+  auto [options, common, settings] = parse_command<SolveOptions>(invocation, {"model"});
+  require_option(options.model, "MODEL", invocation);
+  check_options(options, settings);
+  const bool wants_spec = options.curve.empty() || !options.output.empty();
+  if (wants_spec) require_option(options.output, "--output", invocation);
+  if (wants_spec) runtime::check_output(options.output, common.existing());
+  if (!options.curve.empty()) runtime::check_output(options.curve, common.existing());
   unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; specs are of a full base model");
-  const unet::Program base = unet::build_base(spec.base);
+  const int latent = static_cast<int>(options.latent);
+  const unet::Program base = unet::build_base(spec.base, {latent, latent, static_cast<int>(options.tokens)});
+  const pruning::CostModel costs(base, read_latency_option(options.latency));
+  const auto finish = [&](const Json& json, const std::string& path, const auto& print) {
+    if (!common.dry_run) runtime::write_json(path, json);
+    if (common.json) std::cout << runtime::dump_json(json);
+    else print();
+  };
   if (!options.preset.empty()) {
     spec.removed = pruning::preset_removals(options.preset, base);
     spec.made_by = {{"preset", options.preset}};
-  } else {
-    require_option(options.budget, "--budget", invocation);
-    spec = solve_scores(options, spec, base);
+    spec.made_by.update(provenance(invocation));
+    return finish(unet::spec_json(spec), options.output, [&] {
+      print_summary(spec, costs, {});
+      print_removed_layers(spec);
+    });
   }
+  if (!wants_spec && options.budget.empty()) options.budget = "params=1";  // only says what the curve is over
+  require_option(options.budget, "--budget", invocation);
+  Solving solving(options, common, spec, base);
+  const auto counted = resources_of(solving.budgets());
+  if (!options.curve.empty()) {
+    Json curve = solving.curve();
+    curve["made_by"] = provenance(invocation);
+    finish(curve, options.curve, [&] {
+      std::printf("%zu points of %zu choices over %s\n", curve["points"].size(), curve["choices"].get<std::size_t>(),
+                  curve["resource"].get<std::string>().c_str());
+    });
+  }
+  if (!wants_spec) return;
+  if (options.intervals > 0) {
+    Json set = solving.masks_of_intervals();
+    set["made_by"].update(provenance(invocation));
+    return finish(set, options.output, [&] { print_set(set, costs, counted); });
+  }
+  spec = solving.one_mask();
   spec.made_by.update(provenance(invocation));
-  const Json json = unet::spec_json(spec);
-  if (!common.dry_run) runtime::write_json(options.output, json);
-  if (common.json) std::cout << runtime::dump_json(json);
-  else print_summary(spec, base);
+  finish(unet::spec_json(spec), options.output, [&] {
+    print_summary(spec, costs, counted);
+    print_measured(spec.made_by);
+    print_removed_layers(spec);
+  });
 }
 
 }  // namespace laptopdiff::experiments

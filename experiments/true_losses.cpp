@@ -1,0 +1,81 @@
+#include "experiments/true_losses.h"
+
+#include <torch/types.h>
+
+#include "pruning/budgets.h"
+#include "runtime/error.h"
+
+namespace laptopdiff::experiments {
+namespace {
+
+void check_made_for(const pruning::Scores& scores, const std::string& file, const LoadedModel& model) {
+  require_same_base(scores, model.spec.base, file);
+  if (scores.weights_sha256 != model.weights_sha256) {
+    throw runtime::input_error(file, ": scores of other weights (", scores.weights_sha256.substr(0, 12),
+                               "...) than the model's");
+  }
+}
+
+LoadedModel load_scored(const TrueLossOptions& options, const pruning::Scores& scores, const std::string& scores_file,
+                        const CommonOptions& common) {
+  LoadedModel model = load_for_device(options.model, "", common, WeightsHash::compute);
+  check_made_for(scores, scores_file, model);
+  return model;
+}
+
+unet::Inputs read_calibration(const TrueLossOptions& options, const LoadedModel& model, const CommonOptions& common) {
+  unet::Inputs inputs =
+      unet::inputs_from(runtime::read_tensors(options.calibration), model.spec.base, options.calibration);
+  if (options.samples > 0) inputs = unet::slice(inputs, 0, std::min(options.samples, inputs.batch()));
+  return unet::to(inputs, common.torch_dtype(), common.torch_device());
+}
+
+pruning::MeterOptions meter_options(const TrueLossOptions& options, unet::Shell shell) {
+  pruning::MeterOptions meter;
+  meter.shell = shell;
+  meter.batch = options.batch;
+  return meter;
+}
+
+}  // namespace
+
+void require_same_base(const pruning::Scores& scores, const unet::Config& model, const std::string& where) {
+  const Json theirs = unet::comparable_config(scores.base), ours = unet::comparable_config(model);
+  if (theirs == ours) return;
+  for (const auto& [key, value] : ours.items()) {
+    if (!theirs.contains(key) || theirs[key] != value) {
+      throw runtime::input_error(where, ": scores of another base: `", key, "` is ",
+                                 theirs.contains(key) ? theirs[key].dump() : "absent", " there, ", value.dump(),
+                                 " in the model");
+    }
+  }
+  throw runtime::input_error(where, ": scores of another base model");
+}
+
+TrueLossSource::TrueLossSource(const TrueLossOptions& options, const pruning::Scores& scores,
+                               const std::string& scores_file, const CommonOptions& common)
+    : model_(load_scored(options, scores, scores_file, common)),
+      inputs_(read_calibration(options, model_, common)),
+      executor_(model_.base, model_.weights),
+      meter_(model_.base, executor_, inputs_, meter_options(options, scores.shell)) {}
+
+void TrueLossSource::require_made_for(const pruning::Scores& scores, const std::string& file) const {
+  check_made_for(scores, file, model_);
+}
+
+pruning::TrueLosses TrueLossSource::losses(const pruning::Scores& scores) {
+  return [this, &scores](const std::vector<pruning::Mask>& masks) {
+    std::vector<std::vector<unet::Removal>> sets;
+    for (const pruning::Mask& mask : masks) sets.push_back(pruning::removals_of(scores, mask));
+    std::vector<double> losses;
+    for (const pruning::MeasuredLoss& measured : meter_.measure(sets, runtime::cat(masks.size(), " masks")))
+      losses.push_back(measured.loss);
+    return losses;
+  };
+}
+
+Json TrueLossSource::spent() const {
+  return {{"samples", inputs_.batch()}, {"forwards", meter_.forwards()}, {"naive_forwards", meter_.naive_forwards()}};
+}
+
+}  // namespace laptopdiff::experiments

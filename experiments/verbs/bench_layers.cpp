@@ -1,0 +1,114 @@
+// `bench layers`: how long each step of a base takes on this device, for budgets of latency.
+#include <ATen/Parallel.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+
+#include "experiments/bench.h"
+#include "pruning/latency.h"
+#include "runtime/error.h"
+#include "runtime/median.h"
+#include "runtime/progress.h"
+
+namespace laptopdiff::experiments {
+namespace {
+
+// The clock around one piece of work. Launching a kernel costs time on a GPU too, so every step is waited for.
+template <typename Work>
+double seconds_of(at::Device device, const Work& work) {
+  wait_for(device);
+  const auto began = std::chrono::steady_clock::now();
+  work();
+  wait_for(device);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
+
+// One run's times, a row a repeat: [steps], [shortcuts], forward.
+struct Samples {
+  std::vector<std::vector<double>> steps;
+  std::map<int, std::vector<double>> shortcuts;
+  std::vector<double> forward;
+};
+
+// A forward step by step. What a bypassed layer would leave is timed on a copy of the state before the layer.
+void time_steps(const unet::Executor& executor, const unet::Inputs& inputs, at::Device device, bool counts,
+                Samples& samples) {
+  const unet::Program& base = executor.program();
+  unet::State state = executor.start(inputs);
+  for (const unet::Step& step : base.steps) {
+    const bool layer = step.kind == unet::StepKind::resnet || step.kind == unet::StepKind::attention;
+    if (const auto left = layer ? unet::bypassed_layer(base, step) : std::nullopt) {
+      unet::State copy = state;
+      const double seconds = seconds_of(device, [&] { executor.run(*left, copy); });
+      if (counts) samples.shortcuts[step.position].push_back(seconds);
+    }
+    const double seconds = seconds_of(device, [&] { executor.run(step, state); });
+    if (counts) samples.steps[static_cast<std::size_t>(step.position)].push_back(seconds);
+  }
+}
+
+std::string device_name(at::Device device) { return device.is_cuda() ? device.str() : "cpu"; }
+
+void print_latency(const Json& json) {
+  const double whole = json.at("forward").get<double>();
+  std::printf("%-62s %12s %8s\n", "layer", "seconds", "share");
+  for (const char* kind : {"units", "shells"}) {
+    for (const Json& row : json.at("saved").at(kind)) {
+      const auto seconds = row.at("seconds").get<double>();
+      std::printf("%-62s %12.6f %7.2f%%\n",
+                  row.at(std::string(kind) == "units" ? "layer" : "path").get<std::string>().c_str(), seconds,
+                  100 * seconds / whole);
+    }
+  }
+  double sum = 0;
+  for (const Json& step : json.at("steps")) sum += step.at("seconds").get<double>();
+  std::printf("all steps %.6f s, the forward as one %.6f s\n", sum, whole);
+}
+
+}  // namespace
+
+void bench_layers(const BenchOptions& options, const CommonOptions& common, const Invocation& invocation) {
+  require_option(options.output, "--output", invocation);
+  if (!options.spec.empty()) throw runtime::usage_error("bench layers: times the layers of a base; leave --spec out");
+  runtime::check_output(options.output, common.existing());
+  const BenchSubject subject = open_subject(options, common);
+  if (subject.program.steps.size() != subject.base.steps.size())
+    throw runtime::usage_error(options.model, " is pruned already; the times are of a full base model");
+  if (common.dry_run) return runtime::say("inputs are fine");
+  const c10::InferenceMode inference;
+  const at::Device device = common.torch_device();
+  const unet::Executor executor(subject.base, subject.weights);
+  Samples samples;
+  samples.steps.resize(subject.base.steps.size());
+  runtime::Progress progress("bench layers", options.repeat, "repeats");
+  for (std::int64_t run = 0; run <= options.repeat; ++run) {  // the first is not counted
+    const unet::Inputs inputs = unet::to(
+        random_inputs(subject.base, options.batch, static_cast<std::uint64_t>(run) * 16), common.torch_dtype(), device);
+    time_steps(executor, inputs, device, run > 0, samples);
+    const double forward = seconds_of(device, [&] { (void)executor.forward(inputs); });
+    if (run > 0) samples.forward.push_back(forward);
+    progress.update(run);
+  }
+  progress.finish();
+  pruning::Latency latency;
+  latency.base = subject.base.config;
+  latency.device = device_name(device);
+  latency.dtype = common.dtype;
+  latency.threads = at::get_num_threads();
+  latency.batch = options.batch;
+  latency.repeats = options.repeat;
+  latency.geometry = subject.base.geometry;
+  for (const auto& times : samples.steps) latency.steps.push_back(runtime::median(times));
+  for (const auto& [position, times] : samples.shortcuts) latency.shortcuts[position] = runtime::median(times);
+  latency.forward = runtime::median(samples.forward);
+  latency.made_by = provenance(invocation);
+  const Json json = pruning::latency_json(latency);
+  runtime::write_json(options.output, json);
+  if (common.json) std::cout << runtime::dump_json(json);
+  else print_latency(json);
+}
+
+}  // namespace laptopdiff::experiments

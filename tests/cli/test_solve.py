@@ -1,0 +1,198 @@
+"""What `solve` can be asked beyond a share of the parameters: times, true losses, curves, masks of intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import World
+from program import BAD_INPUT, USAGE, files_below, ok, refused
+
+
+def solve(world: World, folder: Path, *flags: Any) -> dict[str, Any]:
+    ok("solve", world.unet, "--scores", world.scores, *flags, "-o", folder / "o.json", "--overwrite")
+    return json.loads((folder / "o.json").read_text())
+
+
+def removed(spec: dict[str, Any]) -> set[str]:
+    return {entry["layer"] for entry in spec["removed"]}
+
+
+@pytest.fixture(scope="module")
+def latency(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("latency") / "latency.json"
+    ok("bench", "layers", world.unet, "--repeat", "2", "--tokens", "12", "-o", file)
+    return file
+
+
+def test_times_of_layers_name_every_step_and_unit(latency: Path, world: World, tmp_path: Path) -> None:
+    table = json.loads(latency.read_text())
+    units = ok("inspect", world.unet, "--json").json["units"]
+    assert table["format"] == "laptopdiff.latency/1"
+    assert [row["layer"] for row in table["saved"]["units"]] == [unit["layer"] for unit in units]
+    assert table["device"] and table["dtype"] == "f32" and table["threads"] >= 1 and table["tokens"] == 12
+    assert all(step["seconds"] >= 0 for step in table["steps"]) and table["forward"] > 0
+    refused(USAGE, "bench", "layers", world.unet, "-o", latency, says="exists")
+    refused(USAGE, "bench", "layers", world.unet, says="--output is missing")
+    refused(USAGE, "bench", "layers", world.unet, "--spec", world.spec, "-o", tmp_path / "o", says="leave --spec out")
+    refused(USAGE, "bench", "forward", world.unet, "-o", tmp_path / "o", says="leave --output out")
+
+
+def test_a_budget_of_latency_is_met_by_the_table(latency: Path, world: World, tmp_path: Path) -> None:
+    table = json.loads(latency.read_text())
+    total = sum(step["seconds"] for step in table["steps"])
+    done = ok("solve", world.unet, "--scores", world.scores, "--budget", "latency=0.7,params=0.8", "--latency", latency, "-o", tmp_path / "s")
+    spec = json.loads((tmp_path / "s").read_text())
+    kept = spec["made_by"]["kept"]["latency"]
+    assert kept["base"] == pytest.approx(total) and kept["kept"] <= 0.7 * total * (1 + 1e-9)
+    assert spec["totals"]["params"]["pruned"] <= 0.8 * spec["totals"]["params"]["base"]
+    assert "latency     kept" in done.out and "params      kept" in done.out
+    seconds = {row["layer"]: row["seconds"] for row in table["saved"]["units"]}
+    shells = sum(len(s) for s in table["saved"]["shells"])
+    if not shells:
+        assert kept["base"] - kept["kept"] == pytest.approx(sum(seconds[layer] for layer in removed(spec)))
+
+
+def test_times_of_another_base_or_damaged_are_refused(latency: Path, world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--scores", world.scores, "--budget", "latency=0.7", "-o", tmp_path / "o"]
+    table = json.loads(latency.read_text())
+    table["steps"].pop()
+    (tmp_path / "damaged.json").write_text(json.dumps(table))
+    refused(BAD_INPUT, *arguments, "--latency", tmp_path / "damaged.json", says=["damaged.json", "`steps` must list"])
+    other = world.copy_unet(tmp_path / "unet")
+    config = json.loads((other / "config.json").read_text()) | {"sample_size": 16}
+    (other / "config.json").write_text(json.dumps(config))
+    ok("bench", "layers", other, "--repeat", "1", "-o", tmp_path / "other.json")
+    refused(BAD_INPUT, *arguments, "--latency", tmp_path / "other.json", says="times of another base")
+
+
+def test_macs_are_counted_at_the_geometry_that_is_asked_for(world: World, tmp_path: Path) -> None:
+    small = solve(world, tmp_path, "--budget", "macs=0.7")["made_by"]["kept"]["macs"]
+    large = solve(world, tmp_path, "--budget", "macs=0.7", "--latent", "16", "--tokens", "12")["made_by"]["kept"]["macs"]
+    assert large["base"] > 3 * small["base"] and large["kept"] <= 0.7 * large["base"] * (1 + 1e-9)
+
+
+def true_loss(world: World, folder: Path, spec: Path) -> float:
+    arguments = ["--scores", world.scores, "--calibration", world.calibration, "--keep", "0.9", "--random-masks", "0"]
+    audit = ok("audit", world.unet, *arguments, "--specs", spec, "--json", "-o", folder / "audit.json", "--overwrite").json
+    return audit["rows"][-1]["true"]
+
+
+def test_verified_masks_are_the_best_of_what_was_measured(world: World, tmp_path: Path) -> None:
+    measured = ["--budget", "params=0.6", "--calibration", world.calibration]
+    spec = solve(world, tmp_path, *measured, "--solver", "verify", "--verify", "6")
+    masks = spec["made_by"]["verified"]
+    assert len(masks) == 6 and spec["made_by"]["true_loss"] == min(mask["true"] for mask in masks)
+    assert spec["made_by"]["true_loss"] == pytest.approx(true_loss(world, tmp_path, tmp_path / "o.json"), rel=1e-3)
+    assert 0 < spec["made_by"]["measured"]["forwards"] <= 8
+    for solver in ("knapsack", "greedy"):
+        better = solve(world, tmp_path, *measured, "--solver", solver, "--verify", "4")
+        assert better["made_by"]["verified"][0]["source"] == "solver"
+        plain = solve(world, tmp_path, "--budget", "params=0.6", "--solver", solver)
+        (tmp_path / "plain.json").write_text(json.dumps(plain))
+        assert better["made_by"]["true_loss"] <= true_loss(world, tmp_path, tmp_path / "plain.json") * (1 + 1e-3)
+
+
+def test_exact_greedy_states_its_true_loss_and_work(world: World, tmp_path: Path) -> None:
+    measured = ["--budget", "params=0.8", "--calibration", world.calibration, "--solver", "exact_greedy", "--samples", "2"]
+    one = solve(world, tmp_path, *measured)["made_by"]
+    three = solve(world, tmp_path, *measured, "--per-round", "3")["made_by"]
+    assert one["measured"]["samples"] == 2 and three["measured"]["forwards"] < one["measured"]["forwards"]
+    assert one["true_loss"] > 0 and one["bound"] is None
+
+
+def test_measuring_needs_a_calibration_set_and_a_use_for_it(world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--scores", world.scores, "--budget", "params=0.8", "-o", tmp_path / "o"]
+    refused(USAGE, *arguments, "--solver", "verify", says="--calibration")
+    refused(USAGE, *arguments, "--verify", "3", says="--calibration")
+    refused(USAGE, *arguments, "--calibration", world.calibration, says="measures nothing")
+    refused(USAGE, *arguments, "--verify", "-1", says="--verify")
+    refused(USAGE, *arguments, "--keep", "0.5", says="--curve")
+    assert files_below(tmp_path) == set()
+
+
+def test_the_curve_holds_the_mask_of_every_share(world: World, tmp_path: Path) -> None:
+    ok("solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "curve.json")
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert curve["format"] == "laptopdiff.curve/1" and curve["resource"] == "params" and curve["solver"] == "knapsack"
+    point = next(p for p in curve["points"] if p["keep"] <= 0.6)
+    spec = solve(world, tmp_path, "--budget", f"params={point['keep']:.17g}")
+    assert spec["made_by"]["predicted_loss"] == pytest.approx(point["loss"]) and removed(spec) == set(point["removed"])
+    shares = ["--budget", "macs=1", "--solver", "gram", "--keep", "0.9,0.7"]
+    ok("solve", world.unet, "--scores", world.scores, *shares, "--curve", tmp_path / "gram.json")
+    gram = json.loads((tmp_path / "gram.json").read_text())
+    assert [p["keep"] <= share for p, share in zip(gram["points"], (0.9, 0.7), strict=True)] == [True, True]
+    assert gram["objective"] == "x'Gx" and gram["resource"] == "macs"
+    refused(USAGE, "solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "curve.json", says="exists")
+    refused(USAGE, "solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "c", "--budget", "params=1,macs=1", says="one budget")
+
+
+@pytest.fixture
+def binned(world: World, tmp_path: Path) -> Path:
+    """Scores in four bins of timesteps, of which the first two rank the layers the other way round."""
+    scores = json.loads(world.scores.read_text())
+    most = max(unit["score"] for unit in scores["units"])
+
+    def bin_of(i: int) -> dict[str, Any]:
+        values = [unit["score"] if i > 1 else 1.01 * most - unit["score"] for unit in scores["units"]]
+        gram = [[values[r] if r == c else 0.0 for c in range(len(values))] for r in range(len(values))]
+        units = [{"score": value, "stderr": 0.0} for value in values]
+        return {"timesteps": [250 * i, 250 * (i + 1)], "samples": i + 1, "units": units, "shells": [], "gram": gram}
+
+    scores["bins"] = [bin_of(i) for i in range(4)]
+    file = tmp_path / "binned.json"
+    file.write_text(json.dumps(scores))
+    return file
+
+
+def test_a_mask_an_interval_covers_the_schedule(binned: Path, world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--scores", binned, "--budget", "params=0.6"]
+    done = ok(*arguments, "--intervals", "2", "-o", tmp_path / "set.json")
+    spec_set = json.loads((tmp_path / "set.json").read_text())
+    assert spec_set["format"] == "laptopdiff.spec-set/1"
+    assert [student["timesteps"] for student in spec_set["students"]] == [[0, 500], [500, 1000]]
+    for student in spec_set["students"]:
+        assert student["totals"]["params"]["pruned"] <= 0.6 * student["totals"]["params"]["base"]
+    first, second = map(removed, spec_set["students"])
+    overlap = spec_set["made_by"]["overlap"]
+    assert overlap["jaccard"][0][1] == pytest.approx(len(first & second) / len(first | second)) and first != second
+    assert all(kept == (layer not in first) + (layer not in second) for layer, kept in overlap["kept_by"].items())
+    assert "timesteps [0, 500)" in done.out and "Jaccard" in done.out
+    whole = json.loads((ok(*arguments, "--intervals", "1", "-o", tmp_path / "one.json"), (tmp_path / "one.json").read_text())[1])
+    assert whole["students"][0]["timesteps"] == [0, 1000]
+
+
+def test_intervals_of_equal_snr_come_from_the_pipelines_schedule(binned: Path, world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--scores", binned, "--budget", "params=0.6", "--intervals", "2", "--by", "snr"]
+    refused(USAGE, *arguments, "-o", tmp_path / "o", says="give --pipeline DIR")
+    ok(*arguments, "--pipeline", world.pipeline, "-o", tmp_path / "snr.json")
+    # log-SNR of the schedule falls from 7 over 1.1 at 250 to -5.4: half of it is gone at 250.
+    students = json.loads((tmp_path / "snr.json").read_text())["students"]
+    assert [student["timesteps"] for student in students] == [[0, 250], [250, 1000]]
+
+
+def test_intervals_that_cannot_be(binned: Path, world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--budget", "params=0.6", "-o", tmp_path / "o"]
+    refused(USAGE, *arguments, "--scores", world.scores, "--intervals", "2", says="have no bins")
+    refused(USAGE, *arguments, "--scores", binned, "--intervals", "5", says="expected 1 to 4")
+    refused(USAGE, *arguments, "--scores", binned, "--intervals", "2", "--by", "time", says="expected width")
+    measured = ["--calibration", world.calibration, "--verify", "3"]
+    refused(USAGE, *arguments, "--scores", binned, "--intervals", "2", *measured, says="masks of intervals are not measured")
+
+
+def test_an_audit_takes_several_scores_and_fits_a_correction(binned: Path, world: World, tmp_path: Path) -> None:
+    flat = json.loads(world.scores.read_text()) | {"criterion": "flat"}
+    flat.pop("gram")
+    (tmp_path / "flat.json").write_text(json.dumps(flat))
+    arguments = ["--calibration", world.calibration, "--keep", "0.7", "--random-masks", "3", "--fit", "3", "-o", tmp_path / "a.json"]
+    both = f"{world.scores},{tmp_path / 'flat.json'}"
+    done = ok("audit", world.unet, "--scores", both, *arguments, "--solvers", "knapsack,verify", "--verify", "3")
+    audit = json.loads((tmp_path / "a.json").read_text())
+    names = [row["name"] for row in audit["rows"]]
+    assert names[:3] == ["output_loss knapsack 0.7", "output_loss verify 0.7", "flat knapsack 0.7"]
+    assert len(audit["fit"]["rows"]) == 3 and set(audit["fit"]["corrections"]) == {"additive_fitted", "gram_fitted", "both_fitted"}
+    assert all(row["gram_fitted"] > 0 for row in audit["rows"])
+    assert set(audit["criteria"]) == {"output_loss", "flat"} and "within 25 %" in done.out
+    refused(USAGE, "audit", world.unet, "--scores", both, *arguments, "--overwrite", "--solvers", "x", says="unknown solver `x`")
