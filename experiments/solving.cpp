@@ -79,22 +79,22 @@ pruning::SearchTools Solving::tools(const pruning::Scores& scores) {
   pruning::SearchTools tools;
   if (source_ != nullptr) tools.measure = source_->losses(scores);
   tools.exact_greedy.per_round = static_cast<int>(options_.per_round);
-  if (options_.verify > 0) tools.verify = static_cast<int>(options_.verify);
+  if (options_.verify > 0) tools.verify.most = static_cast<double>(options_.verify);
+  if (source_ != nullptr) tools.verify.few_share = source_->meter().few_share();
   return tools;
 }
 
 Solving::Choice Solving::choose(const pruning::Scores& scores) {
   const pruning::Problem problem =
       pruning::make_problem(scores, costs_, budgets_, options_.must_keep, options_.must_remove);
-  std::vector<pruning::VerifiedMask> verified;
+  pruning::Verification verification;
   pruning::SearchTools with = tools(scores);
-  with.verified = &verified;
+  with.verification = &verification;
   Choice choice{pruning::solve_by_name(options_.solver, problem, with), {}};
   pruning::Solution& solution = choice.solution;
   if (options_.verify > 0 && pruning::solver_row(options_.solver).measures == pruning::Measures::no) {
-    pruning::Verification verification = pruning::verify(problem, solution.removed, with.verify, with.measure);
+    verification = pruning::verify(problem, solution.removed, with.verify, with.measure);
     solution = verification.solution;
-    verified = std::move(verification.masks);
   }
   Json kept = Json::object();
   for (std::size_t d = 0; d < problem.budgets.size(); ++d) {
@@ -116,7 +116,10 @@ Solving::Choice Solving::choose(const pruning::Scores& scores) {
         gram ? pruning::quadratic_loss(problem, solution.removed) : pruning::linear_loss(problem, solution.removed);
     choice.made_by["true_loss"] = solution.loss;
     choice.made_by["measured"] = source_->spent();
-    if (!verified.empty()) choice.made_by["verified"] = verified_json(verified);
+    if (!verification.masks.empty()) {
+      choice.made_by["verified"] = verified_json(verification.masks);
+      choice.made_by["explored"] = verification.explored;
+    }
   }
   if (!options_.latency.empty()) choice.made_by["latency"] = options_.latency;
   return choice;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <set>
 
+#include "pruning/solve.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
 #include "runtime/stop.h"
@@ -25,12 +26,6 @@ const std::map<std::string, Json Arm::*>& arm_stages() {
                                                              {"sample", &Arm::sample},
                                                              {"evaluate", &Arm::evaluate}};
   return kStages;
-}
-
-// Solvers that measure masks need what was scored on.
-bool measures(const Json& solve) {
-  return solve.value("solver", "") == "exact_greedy" || solve.value("solver", "") == "verify" ||
-         solve.contains("verify");
 }
 
 struct Axis {
@@ -63,6 +58,15 @@ Axis parse_axis(const std::string& name, const Json& json, const std::vector<std
     }
   }
   return axis;
+}
+
+// True where the solver measures true losses, for which it needs the study's calibration set.
+bool measures(const Json& solve) {
+  const Json solver = solve.value("solver", Json()), verify = solve.value("verify", Json());
+  if (verify.is_number() && verify > 0) return true;
+  return solver.is_string() && std::any_of(pruning::solvers().begin(), pruning::solvers().end(), [&](const auto& row) {
+           return solver == row.name && row.measures == pruning::Measures::yes;
+         });
 }
 
 // False where `path` sets what the arm does not have: a stage, or a budget beside a preset.

@@ -64,11 +64,12 @@ void TrueLossSource::require_made_for(const pruning::Scores& scores, const std::
 }
 
 pruning::TrueLosses TrueLossSource::losses(const pruning::Scores& scores) {
-  return [this, &scores](const std::vector<pruning::Mask>& masks) {
+  return [this, &scores](const std::vector<pruning::Mask>& masks, pruning::Samples samples) {
     std::vector<std::vector<unet::Removal>> sets;
     for (const pruning::Mask& mask : masks) sets.push_back(pruning::removals_of(scores, mask));
     std::vector<double> losses;
-    for (const pruning::MeasuredLoss& measured : meter_.measure(sets, runtime::cat(masks.size(), " masks")))
+    for (const pruning::MeasuredLoss& measured :
+         meter_.measure(sets, runtime::cat("measure ", masks.size(), " masks"), samples))
       losses.push_back(measured.loss);
     return losses;
   };

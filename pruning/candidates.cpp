@@ -1,7 +1,6 @@
 #include "pruning/candidates.h"
 
 #include <algorithm>
-#include <set>
 
 #include "pruning/knapsack.h"
 #include "pruning/local_search.h"
@@ -11,10 +10,7 @@ namespace laptopdiff::pruning {
 namespace {
 
 constexpr int kRestarts = 8;
-
-double predicted(const Problem& problem, const Mask& mask) {
-  return problem.form ? quadratic_loss(problem, mask) : linear_loss(problem, mask);
-}
+constexpr std::size_t kMostForTriples = 48;  // movable items: beyond, the moves of three are too many to look through
 
 }  // namespace
 
@@ -36,26 +32,35 @@ Mask best_of_model(const Problem& problem, double share) {
   return search_locally(make_binary_form(with_interactions(problem, share)), start, kRestarts, 0);
 }
 
-std::vector<CandidateMask> neighbours(const Problem& model, const Mask& mask) {
-  const auto fixed = decisions(model);
-  std::set<Mask> seen{mask};
-  std::vector<CandidateMask> found;
+void for_each_neighbour(const Problem& problem, const Mask& mask, const std::function<void(const Mask&)>& visit) {
+  const auto fixed = decisions(problem);
+  std::vector<std::size_t> movable;
   for (std::size_t i = 0; i < mask.size(); ++i) {
-    if (fixed[i]) continue;
-    Problem flipped = model;
-    flipped.fixed.push_back({static_cast<int>(i), mask[i] != 0 ? Decision::keep : Decision::remove});
-    Mask start = mask;
-    start[i] = mask[i] != 0 ? 0 : 1;
-    const BinaryForm form = make_binary_form(flipped);
-    const auto feasible = mend(form, start);
-    if (!feasible) continue;
-    Mask best = improve(form, *feasible);
-    if (!seen.insert(best).second) continue;
-    found.push_back({best, (mask[i] != 0 ? "keeps " : "removes ") + model.items[i].name, predicted(model, best)});
+    if (!fixed[i]) movable.push_back(i);
   }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const CandidateMask& a, const CandidateMask& b) { return a.predicted < b.predicted; });
-  return found;
+  Mask trial = mask;
+  const auto flip = [&](std::size_t i) { trial[i] = trial[i] != 0 ? 0 : 1; };
+  const auto offer = [&] {
+    if (meets(problem, trial)) visit(trial);
+  };
+  for (const std::size_t i : movable) {
+    flip(i);
+    if (mask[i] != 0) offer();
+    for (const std::size_t j : movable) {
+      if (j >= i) break;
+      flip(j);
+      if (mask[i] != mask[j]) offer();
+      // Two of one kind (i and j) and one of the other.
+      for (const std::size_t k : movable) {
+        if (movable.size() > kMostForTriples || mask[i] != mask[j] || mask[k] == mask[i]) continue;
+        flip(k);
+        offer();
+        flip(k);
+      }
+      flip(j);
+    }
+    flip(i);
+  }
 }
 
 }  // namespace laptopdiff::pruning

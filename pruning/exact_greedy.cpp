@@ -33,7 +33,7 @@ std::vector<Candidate> measure_round(const Problem& problem, const Mask& removed
     candidates.push_back({i, gained, 0});
     masks.push_back(std::move(mask));
   }
-  const std::vector<double> losses = measure(masks);
+  const std::vector<double> losses = measure(masks, Samples::all);
   for (std::size_t c = 0; c < candidates.size(); ++c) {
     candidates[c].loss = losses[c];
     candidates[c].ratio = std::isfinite(losses[c]) ? (losses[c] - loss) / candidates[c].ratio : kInfinity;
@@ -57,7 +57,7 @@ Solution exact_greedy(const Problem& problem, const TrueLosses& measure, const E
   solution.removed.assign(problem.items.size(), 0);
   for (std::size_t i = 0; i < fixed.size(); ++i) solution.removed[i] = fixed[i] == Decision::remove ? 1 : 0;
   const bool any = std::any_of(solution.removed.begin(), solution.removed.end(), [](auto bit) { return bit != 0; });
-  solution.loss = any ? measure({solution.removed}).front() : 0;
+  solution.loss = any ? measure({solution.removed}, Samples::all).front() : 0;
   while (!meets(problem, solution.removed)) {
     const auto candidates = measure_round(problem, solution.removed, fixed, need, solution.loss, measure);
     if (candidates.empty()) {
@@ -71,7 +71,7 @@ Solution exact_greedy(const Problem& problem, const TrueLosses& measure, const E
       solution.loss = candidate.loss;
       ++taken;
     }
-    if (taken > 1) solution.loss = measure({solution.removed}).front();
+    if (taken > 1) solution.loss = measure({solution.removed}, Samples::all).front();
   }
   solution.freed = freed_by(problem, solution.removed);
   solution.bound = -kInfinity;

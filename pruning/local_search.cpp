@@ -232,13 +232,6 @@ Mask improve(const BinaryForm& form, const Mask& removed) {
   return form.is_feasible(form.variables(descent.point().removed())) ? descent.point().removed() : removed;
 }
 
-std::optional<Mask> mend(const BinaryForm& form, const Mask& removed) {
-  Descent descent(form, removed);
-  if (!descent.mend()) return std::nullopt;
-  const Mask& mended = descent.point().removed();
-  return form.is_feasible(form.variables(mended)) ? std::optional(mended) : std::nullopt;
-}
-
 Mask search_locally(const BinaryForm& form, const Mask& removed, int restarts, std::uint64_t seed) {
   Mask best = improve(form, removed);
   double best_loss = form.loss(form.variables(best));

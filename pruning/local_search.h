@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include "pruning/binary_form.h"
 
@@ -11,10 +10,6 @@ namespace laptopdiff::pruning {
 // Moves: flip one item, swap one for one, two for one, one for two. Only feasible ones, first improvement, until none
 // improves. Items that the domains fix never move. The result is feasible and no worse than `removed`.
 Mask improve(const BinaryForm& form, const Mask& removed);
-
-// Removes the cheapest items (in loss per share of what is missing) until the budgets are met; nothing where that does
-// not do it.
-std::optional<Mask> mend(const BinaryForm& form, const Mask& removed);
 
 // Iterated: improves, then `restarts` times flips a few random items of the best, mends the budgets and improves again.
 // A pure function of its arguments.

@@ -10,8 +10,11 @@
 
 namespace laptopdiff::pruning {
 
+// A few of the calibration samples rank masks nearly as all of them do, at a fraction of the work.
+enum class Samples { all, few };
+
 // The true losses of masks, one a mask; not finite where the output was not.
-using TrueLosses = std::function<std::vector<double>(const std::vector<Mask>& masks)>;
+using TrueLosses = std::function<std::vector<double>(const std::vector<Mask>& masks, Samples samples)>;
 
 struct ExactGreedyOptions {
   int per_round = 1;  // layers that go a round, before the rest is measured again
@@ -23,19 +26,27 @@ struct ExactGreedyOptions {
 // Solution::loss is the true loss. Throws as validate(); usage_error for impossible budgets and dead ends.
 Solution exact_greedy(const Problem& problem, const TrueLosses& measure, const ExactGreedyOptions& options = {});
 
+struct VerifyOptions {
+  double most = 8;       // work: as many masks on all samples
+  double few_share = 1;  // of all samples that `few` are
+};
+
 struct VerifiedMask {
   Mask removed;
   std::string source;
-  double loss = 0;  // true; not finite where the output was not
+  double loss = 0;  // true, on all samples; not finite where the output was not
 };
 struct Verification {
   Solution solution;                // the best of the masks; its loss is the true loss
-  std::vector<VerifiedMask> masks;  // in the order in which they were measured
+  std::vector<VerifiedMask> masks;  // measured on all samples, `plain` first
+  std::size_t explored = 0;         // masks measured on a few samples before
 };
 
-// Measures at most `most` masks and keeps the best: `plain` (a solver's choice), the choices of models of the loss
-// between additive and Gram (candidates.h), then in rounds the neighbours of the best so far, by the model that fits
-// what was measured. Never worse than `plain`. Throws as validate(), and usage_error where most < 1.
-Verification verify(const Problem& problem, const Mask& plain, int most, const TrueLosses& measure);
+// Measures masks and keeps the best. First, on a few samples: `plain` (a solver's choice), the choices of models of the
+// loss between additive and Gram (candidates.h), then round by round the neighbours of the best so far that look best
+// to a surrogate which learns from what was measured (surrogate.h). Then `plain` and the best of these on all samples.
+// The work of both is that of `most` masks on all samples, or less. Never worse than `plain` on these samples.
+// Throws as validate(), and usage_error where `most` is below 1.
+Verification verify(const Problem& problem, const Mask& plain, const VerifyOptions& options, const TrueLosses& measure);
 
 }  // namespace laptopdiff::pruning

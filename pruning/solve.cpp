@@ -19,8 +19,9 @@ Mask plain_choice(const Problem& problem) {
 
 Solution run_verify(const Problem& problem, const SearchTools& tools) {
   Verification result = verify(problem, plain_choice(problem), tools.verify, tools.measure);
-  if (tools.verified != nullptr) *tools.verified = std::move(result.masks);
-  return result.solution;
+  const Solution solution = result.solution;
+  if (tools.verification != nullptr) *tools.verification = std::move(result);
+  return solution;
 }
 
 }  // namespace

@@ -13,8 +13,8 @@ namespace laptopdiff::pruning {
 struct SearchTools {
   TrueLosses measure;  // empty: no model at hand
   ExactGreedyOptions exact_greedy;
-  int verify = 12;                                // masks that `verify` measures
-  std::vector<VerifiedMask>* verified = nullptr;  // where not null, gets what `verify` measured
+  VerifyOptions verify;
+  Verification* verification = nullptr;  // where not null, gets what `verify` measured
 };
 
 enum class Measures { no, yes };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "pruning/engine.h"
+#include "pruning/search.h"
 #include "unet/spec.h"
 
 namespace laptopdiff::pruning {
@@ -10,6 +11,7 @@ namespace laptopdiff::pruning {
 struct MeterOptions {
   unet::Shell shell = unet::Shell::drop;
   std::int64_t batch = 0;  // samples at once; 0: by the memory limit
+  std::int64_t few = 0;    // how many Samples::few are; 0: an eighth of all, at least 4
   EngineOptions engine;
 };
 
@@ -21,13 +23,18 @@ struct MeasuredLoss {
 class LossMeter {
  public:
   // All are kept by reference and must outlive the meter.
-  LossMeter(const unet::Program& base, const unet::Executor& executor, const unet::Inputs& inputs, MeterOptions options)
-      : base_(base), executor_(executor), inputs_(inputs), options_(options) {}
+  LossMeter(const unet::Program& base, const unet::Executor& executor, const unet::Inputs& inputs,
+            MeterOptions options);
 
-  // One entry a set, in order; `what` is told on the progress line. Throws Error(non_finite) where the base's own
-  // output is not finite, Error(interrupted) at a signal.
-  std::vector<MeasuredLoss> measure(const std::vector<std::vector<unet::Removal>>& sets, const std::string& what);
-  std::vector<MeasuredLoss> measure(const std::vector<unet::Program>& variants, const std::string& what);
+  // One entry a set, in order; `what` is told on the progress line. Few samples are those at evenly spaced ranks of
+  // the timestep. Throws Error(non_finite) where the base's own output is not finite, Error(interrupted) at a signal.
+  std::vector<MeasuredLoss> measure(const std::vector<std::vector<unet::Removal>>& sets, const std::string& what,
+                                    Samples samples = Samples::all);
+  std::vector<MeasuredLoss> measure(const std::vector<unet::Program>& variants, const std::string& what,
+                                    Samples samples = Samples::all);
+
+  // Of all samples that the few are.
+  double few_share() const;
 
   // What all measurements so far cost: MACs over those of one forward of the base, for every sample of the set.
   double forwards() const { return forwards_; }
@@ -35,13 +42,19 @@ class LossMeter {
   double naive_forwards() const { return naive_forwards_; }
 
  private:
+  // Some of the samples, with the base's outputs on them as soon as they are known, a batch each.
+  struct Part {
+    unet::Inputs inputs;
+    std::vector<at::Tensor> references;
+  };
+  std::int64_t batch_for(std::size_t variants) const;
+
   const unet::Program& base_;
   const unet::Executor& executor_;
-  const unet::Inputs& inputs_;
   MeterOptions options_;
+  Part all_, few_;
+  std::int64_t batch_ = 0;  // chosen at the first call and kept: references are by batch
   double forwards_ = 0, naive_forwards_ = 0;
-  std::vector<at::Tensor> references_;  // the base's outputs, a batch each, once they are known
-  std::int64_t reference_batch_ = 0;
 };
 
 }  // namespace laptopdiff::pruning

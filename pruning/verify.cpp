@@ -2,117 +2,158 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "pruning/candidates.h"
-#include "pruning/greedy.h"
 #include "pruning/search.h"
+#include "pruning/surrogate.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {
 
 namespace {
 
-constexpr std::array<double, 4> kShares = {1.0, 0.5, 0.75, 0.25};  // of the interactions, for the first candidates
-constexpr int kGridSteps = 30;                                     // of the share that fits best, 0 to 1.5
-constexpr int kRounds = 3;                                         // after the first candidates
+constexpr std::array<double, 4> kShares = {1.0, 0.5, 0.75, 0.25};  // of the interactions, for the first masks
+constexpr double kFinalShare = 0.4;                                // of the work, on all samples
+constexpr std::size_t kRound = 6;                                  // masks between two fits of the surrogate
+constexpr int kDescent = 12;                                       // moves of the surrogate's own descent
 
-// The candidates so far and the rest of the allowance.
-class Trial {
+struct Explored {
+  Mask removed;
+  std::string source;
+  double loss;
+};
+
+bool better(double a, double b) { return std::isfinite(a) && (!std::isfinite(b) || a < b); }
+
+// Masks measured on a few samples, within an allowance.
+class Exploration {
  public:
-  Trial(const Problem& problem, int most, const TrueLosses& measure)
-      : problem_(problem), most_(static_cast<std::size_t>(most)), measure_(measure) {}
+  Exploration(const Problem& problem, std::size_t most, Samples samples, const TrueLosses& measure)
+      : problem_(problem), most_(most), samples_(samples), measure_(measure) {}
 
-  std::size_t left() const { return most_ - std::min(most_, verified_.size() + waiting_.size()); }
-  // False where it is known already, or the allowance is spent.
-  bool propose(const Mask& removed, std::string source) {
-    if (left() == 0 || !meets(problem_, removed) || !seen_.insert(removed).second) return false;
-    waiting_.push_back({removed, std::move(source), 0});
-    return true;
+  std::size_t left() const { return most_ - std::min(most_, explored_.size() + waiting_.size()); }
+  bool knows(const Mask& removed) const { return seen_.contains(removed); }
+  void propose(const Mask& removed, const std::string& source) {
+    if (left() > 0 && meets(problem_, removed) && seen_.insert(removed).second)
+      waiting_.push_back({removed, source, 0});
   }
-  void measure() {
-    if (waiting_.empty()) return;
+  // False where nothing was left to measure.
+  bool measure() {
+    if (waiting_.empty()) return false;
     std::vector<Mask> masks;
-    for (const VerifiedMask& mask : waiting_) masks.push_back(mask.removed);
-    const std::vector<double> losses = measure_(masks);
+    for (const Explored& mask : waiting_) masks.push_back(mask.removed);
+    const std::vector<double> losses = measure_(masks, samples_);
     for (std::size_t i = 0; i < waiting_.size(); ++i) {
       waiting_[i].loss = losses[i];
-      verified_.push_back(std::move(waiting_[i]));
+      explored_.push_back(std::move(waiting_[i]));
     }
     waiting_.clear();
+    return true;
   }
-  const VerifiedMask& best() const {
-    return *std::min_element(verified_.begin(), verified_.end(), [](const VerifiedMask& a, const VerifiedMask& b) {
-      return std::isfinite(a.loss) && (!std::isfinite(b.loss) || a.loss < b.loss);
-    });
+  const Mask& best() const {
+    return std::min_element(explored_.begin(), explored_.end(),
+                            [](const Explored& a, const Explored& b) { return better(a.loss, b.loss); })
+        ->removed;
   }
-  const std::vector<VerifiedMask>& verified() const { return verified_; }
+  std::vector<MeasuredMask> measured() const {
+    std::vector<MeasuredMask> list;
+    for (const Explored& mask : explored_) list.push_back({mask.removed, mask.loss});
+    return list;
+  }
+  const std::vector<Explored>& explored() const { return explored_; }
 
  private:
   const Problem& problem_;
   std::size_t most_;
+  Samples samples_;
   const TrueLosses& measure_;
   std::set<Mask> seen_;
-  std::vector<VerifiedMask> waiting_, verified_;
+  std::vector<Explored> waiting_, explored_;
 };
 
-// The share of the interactions at which predicted and measured losses are most nearly proportional.
-double fitted_share(const Problem& problem, const std::vector<VerifiedMask>& verified) {
-  double best = 1, least = std::numeric_limits<double>::infinity();
-  for (int step = 0; step <= kGridSteps; ++step) {
-    const double share = 1.5 * step / kGridSteps;
-    const Problem model = with_interactions(problem, share);
-    double sum = 0, squares = 0, count = 0;
-    for (const VerifiedMask& mask : verified) {
-      const double predicted = quadratic_loss(model, mask.removed);
-      if (!(predicted > 0) || !(mask.loss > 0) || !std::isfinite(mask.loss)) continue;
-      const double ratio = std::log(mask.loss / predicted);
-      sum += ratio;
-      squares += ratio * ratio;
-      count += 1;
-    }
-    const double variance = count > 1 ? squares / count - (sum / count) * (sum / count) : 0;
-    if (count > 1 && variance < least) {
-      least = variance;
-      best = share;
-    }
+// The neighbours of the best mask so far, and of where the surrogate would go from there, by what it expects of them.
+void propose_round(const Problem& problem, Exploration& exploration) {
+  const Surrogate surrogate(problem, exploration.measured());
+  std::map<Mask, double> expected;
+  Mask at = exploration.best();
+  for (int step = 0; step <= kDescent; ++step) {
+    const Mask* least = nullptr;
+    double least_loss = surrogate(at);
+    for_each_neighbour(problem, at, [&](const Mask& mask) {
+      const auto [entry, fresh] = expected.try_emplace(mask, 0);
+      if (fresh) entry->second = surrogate(mask);
+      if (entry->second < least_loss - 1e-9) {
+        least = &entry->first;
+        least_loss = entry->second;
+      }
+    });
+    if (least == nullptr) break;
+    at = *least;
   }
-  return best;
+  std::vector<const std::pair<const Mask, double>*> order;
+  for (const auto& entry : expected) {
+    if (!exploration.knows(entry.first)) order.push_back(&entry);
+  }
+  const std::size_t count = std::min({kRound, order.size(), exploration.left()});
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(),
+                    [](const auto* a, const auto* b) { return a->second < b->second; });
+  for (std::size_t i = 0; i < count; ++i) exploration.propose(order[i]->first, "surrogate");
+}
+
+// `plain`, then the best of what was explored, on all samples.
+std::vector<VerifiedMask> finals(const Exploration& exploration, const Mask& plain, std::size_t count,
+                                 const TrueLosses& measure) {
+  std::vector<VerifiedMask> masks{{plain, "solver", 0}};
+  std::vector<const Explored*> order;
+  for (const Explored& mask : exploration.explored()) order.push_back(&mask);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Explored* a, const Explored* b) { return better(a->loss, b->loss); });
+  for (const Explored* mask : order) {
+    if (masks.size() >= count) break;
+    if (mask->removed != plain) masks.push_back({mask->removed, mask->source, 0});
+  }
+  std::vector<Mask> asked;
+  for (const VerifiedMask& mask : masks) asked.push_back(mask.removed);
+  const std::vector<double> losses = measure(asked, Samples::all);
+  for (std::size_t i = 0; i < masks.size(); ++i) masks[i].loss = losses[i];
+  return masks;
 }
 
 }  // namespace
 
-Verification verify(const Problem& problem, const Mask& plain, int most, const TrueLosses& measure) {
+Verification verify(const Problem& problem, const Mask& plain, const VerifyOptions& options,
+                    const TrueLosses& measure) {
   validate(problem);
-  if (most < 1) throw runtime::usage_error("solve: --verify ", most, ": expected 1 or more masks to measure");
+  if (!(options.most >= 1) || !(options.few_share > 0) || options.few_share > 1)
+    throw runtime::usage_error("solve: --verify ", options.most, ": expected work for 1 mask or more");
   if (!meets(problem, plain)) throw_jointly_impossible(problem);
-  Trial trial(problem, most, measure);
-  trial.propose(plain, "solver");
-  trial.propose(best_of_model(problem, 0), "knapsack");
+  const bool few = options.few_share < 1;
+  const double least_final = options.most < 2 ? 1 : 2;  // `plain`, and one to compare it with
+  const double final_work = few ? std::max(least_final, std::floor(kFinalShare * options.most)) : 0;
+  const auto allowance = static_cast<std::size_t>((options.most - final_work) / options.few_share + 1e-9);
+  Exploration exploration(problem, allowance, few ? Samples::few : Samples::all, measure);
+  exploration.propose(plain, "solver");
+  exploration.propose(best_of_model(problem, 0), "knapsack");
   for (const double share : kShares) {
-    if (problem.form) trial.propose(best_of_model(problem, share), runtime::cat("gram x ", share));
+    if (problem.form) exploration.propose(best_of_model(problem, share), runtime::cat("gram x ", share));
   }
-  trial.measure();
-  for (int round = 0; round < kRounds && trial.left() > 0; ++round) {
-    const double share = problem.form ? fitted_share(problem, trial.verified()) : 0;
-    const Problem model = with_interactions(problem, share);
-    const std::string label = problem.form ? runtime::cat("gram x ", share, ": ") : "";
-    if (problem.form) trial.propose(best_of_model(problem, share), label + "its best");
-    const std::size_t rest =
-        round + 1 < kRounds ? trial.left() - trial.left() * (kRounds - round - 1) / (kRounds - round) : trial.left();
-    std::size_t taken = 0;
-    for (const CandidateMask& candidate : neighbours(model, trial.best().removed)) {
-      if (taken == rest) break;
-      taken += trial.propose(candidate.removed, label + candidate.source) ? 1 : 0;
-    }
-    trial.measure();
-  }
+  while (exploration.measure() && exploration.left() > 0) propose_round(problem, exploration);
+
   Verification result;
-  result.masks = trial.verified();
-  const VerifiedMask& best = trial.best();
-  result.solution.removed = best.removed;
-  result.solution.freed = freed_by(problem, best.removed);
-  result.solution.loss = best.loss;
+  if (few) {
+    result.masks = finals(exploration, plain, static_cast<std::size_t>(final_work), measure);
+    result.explored = exploration.explored().size();
+  } else {
+    for (const Explored& mask : exploration.explored()) result.masks.push_back({mask.removed, mask.source, mask.loss});
+  }
+  const auto best =
+      std::min_element(result.masks.begin(), result.masks.end(),
+                       [](const VerifiedMask& a, const VerifiedMask& b) { return better(a.loss, b.loss); });
+  result.solution.removed = best->removed;
+  result.solution.freed = freed_by(problem, best->removed);
+  result.solution.loss = best->loss;
   result.solution.bound = -std::numeric_limits<double>::infinity();
   return result;
 }

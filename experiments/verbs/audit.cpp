@@ -18,7 +18,7 @@ namespace {
 struct AuditVerbOptions {
   std::string model, scores, calibration, output;
   std::vector<double> keep{0.7, 0.5, 0.3};
-  int random_masks = 8, fit = 0, verify = 12;
+  int random_masks = 8, fit = 0, verify = 8;
   std::int64_t samples = 0, batch = 0, seed = 0;
   std::vector<std::string> solvers, presets, specs;
   template <typename V>
@@ -29,7 +29,7 @@ struct AuditVerbOptions {
     v("output", output, "audit.json to write");
     v("keep", keep, "shares of the parameters kept, comma separated");
     v("solvers", solvers, "whose masks, comma separated; default: all that measure nothing");
-    v("verify", verify, "masks that the solver `verify` measures");
+    v("verify", verify, "the work of the solver `verify`, in masks on all samples");
     v("random_masks", random_masks, "random masks at each share");
     v("fit", fit, "more random masks at each share, to fit a correction of the predictions to; 0: none");
     v("presets", presets, "handcrafted presets to measure too, comma separated");
@@ -113,7 +113,7 @@ void run_audit(const Invocation& invocation) {
   run.presets = options.presets;
   run.seed = static_cast<std::uint64_t>(options.seed);
   run.tools.measure = source.losses(scores.front());
-  run.tools.verify = options.verify;
+  run.tools.verify = {static_cast<double>(options.verify), source.meter().few_share()};
   if (common.dry_run) return runtime::say("inputs are fine");
   const pruning::Audit audit = pruning::run_audit(source.base(), source.meter(), scores, run);
   Json json = pruning::audit_json(audit);

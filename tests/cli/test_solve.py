@@ -84,9 +84,10 @@ def test_verified_masks_are_the_best_of_what_was_measured(world: World, tmp_path
     measured = ["--budget", "params=0.6", "--calibration", world.calibration]
     spec = solve(world, tmp_path, *measured, "--solver", "verify", "--verify", "6")
     masks = spec["made_by"]["verified"]
-    assert len(masks) == 6 and spec["made_by"]["true_loss"] == min(mask["true"] for mask in masks)
+    assert masks[0]["source"] == "solver" and spec["made_by"]["explored"] >= 2
+    assert spec["made_by"]["true_loss"] == min(mask["true"] for mask in masks)
     assert spec["made_by"]["true_loss"] == pytest.approx(true_loss(world, tmp_path, tmp_path / "o.json"), rel=1e-3)
-    assert 0 < spec["made_by"]["measured"]["forwards"] <= 8
+    assert 0 < spec["made_by"]["measured"]["forwards"] <= 6 + 2  # the base, on all samples and on a few
     for solver in ("knapsack", "greedy"):
         better = solve(world, tmp_path, *measured, "--solver", solver, "--verify", "4")
         assert better["made_by"]["verified"][0]["source"] == "solver"

@@ -20,7 +20,7 @@ struct Measured {
   unet::Program base = unet::build_base(test::small_config());
   unet::Executor executor{base, test::random_weights(base)};
   unet::Inputs inputs = test::random_inputs(base.config, 5);
-  pruning::MeterOptions options{unet::Shell::drop, 2, {}};  // the last batch is short
+  pruning::MeterOptions options{unet::Shell::drop, 2, 2, {}};  // the last batch is short
   pruning::LossMeter meter{base, executor, inputs, options};
   pruning::Scores scores = pruning::score_output_loss(base, executor, inputs, {});
 
@@ -40,11 +40,11 @@ struct Measured {
     return (state.hidden - executor.forward(inputs)).to(at::kDouble).square().mean().item<double>();
   }
   pruning::TrueLosses losses() {
-    return [this](const std::vector<Mask>& masks) {
+    return [this](const std::vector<Mask>& masks, pruning::Samples samples) {
       std::vector<std::vector<unet::Removal>> sets;
       for (const Mask& mask : masks) sets.push_back(pruning::removals_of(scores, mask));
       std::vector<double> values;
-      for (const auto& one : meter.measure(sets, "test")) values.push_back(one.loss);
+      for (const auto& one : meter.measure(sets, "test", samples)) values.push_back(one.loss);
       return values;
     };
   }
@@ -57,22 +57,26 @@ TEST_CASE("the meter measures what full forwards give, call by call, and counts 
   std::vector<Mask> masks;
   for (std::uint64_t seed = 0; seed < 6; ++seed) masks.push_back(pruning::random_mask(m.problem(0.6), seed).removed);
   const auto measure = m.losses();
-  std::vector<double> losses = measure({masks.begin(), masks.begin() + 2});
+  std::vector<double> losses = measure({masks.begin(), masks.begin() + 2}, pruning::Samples::all);
   const double first = m.meter.forwards();
   CHECK(first > 1);
-  for (const double loss : measure({masks.begin() + 2, masks.end()})) losses.push_back(loss);
+  for (const double loss : measure({masks.begin() + 2, masks.end()}, pruning::Samples::all)) losses.push_back(loss);
   for (std::size_t i = 0; i < masks.size(); ++i)
     CHECK(losses[i] == doctest::Approx(m.naive_loss(masks[i])).epsilon(1e-3));
   CHECK(m.meter.forwards() > first);
   CHECK(m.meter.naive_forwards() >= m.meter.forwards());
   CHECK(m.meter.measure(std::vector<unet::Program>{}, "nothing").empty());
+  CHECK(m.meter.few_share() == doctest::Approx(2.0 / 5));
+  const double before = m.meter.naive_forwards();
+  CHECK(measure({masks[0]}, pruning::Samples::few).front() > 0);
+  CHECK(m.meter.naive_forwards() < before + 1);  // the base's and the mask's forwards, on two samples of five
 }
 
 TEST_CASE("exact greedy through the engine is a loop of full forwards") {
   Measured m;
   const pruning::Problem problem = m.problem(0.75);
   const pruning::Solution solution = pruning::exact_greedy(problem, m.losses());
-  const pruning::Solution naive = pruning::exact_greedy(problem, [&](const std::vector<Mask>& masks) {
+  const pruning::Solution naive = pruning::exact_greedy(problem, [&](const std::vector<Mask>& masks, pruning::Samples) {
     std::vector<double> values;
     for (const Mask& mask : masks) values.push_back(m.naive_loss(mask));
     return values;
@@ -87,6 +91,7 @@ TEST_CASE("a verified mask is at least as good as the plain solvers', by full fo
     const pruning::Problem problem = m.problem(keep);
     pruning::SearchTools tools;
     tools.measure = m.losses();
+    tools.verify = {8, m.meter.few_share()};
     const pruning::Solution verified = pruning::solve_by_name("verify", problem, tools);
     for (const char* solver : {"gram", "knapsack"}) {
       const double plain = m.naive_loss(pruning::solve_by_name(solver, problem).removed);
