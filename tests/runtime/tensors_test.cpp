@@ -127,6 +127,26 @@ TEST_CASE("large finite values whose sum overflows are not called infinite") {
   CHECK(non_finite_tensors({{"d", at::full({2}, 1e300, at::kDouble)}}).empty());
 }
 
+TEST_CASE("NaN and Inf are found in every type of weights, and the largest finite value is neither") {
+  const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
+  const std::pair<at::ScalarType, double> largest[] = {
+      {at::kHalf, 65504.0},
+      {at::kBFloat16, 3.3895313892515355e38},
+      {at::kFloat, 3.4028234663852886e38},
+      {at::kDouble, 1.797e308},
+      {at::kFloat8_e4m3fn, 448.0},
+      {at::kFloat8_e5m2, 57344.0},
+  };
+  for (const auto& [type, value] : largest) {
+    CAPTURE(c10::toString(type));
+    CHECK(non_finite_tensors({{"a", at::tensor({value, -value, 0.0}).to(type)}}).empty());
+    CHECK(non_finite_tensors({{"a", at::tensor({0.0, nan}).to(type)}}) == std::vector<std::string>{"a (1 NaN, 0 Inf)"});
+    if (type == at::kFloat8_e4m3fn) continue;  // has no Inf
+    CHECK(non_finite_tensors({{"a", at::tensor({0.0, -inf}).to(type)}}) ==
+          std::vector<std::string>{"a (0 NaN, 1 Inf)"});
+  }
+}
+
 TEST_CASE("sizes read as lists") {
   CHECK(sizes_text(at::zeros({2, 3})) == "[2, 3]");
   CHECK(sizes_text(at::tensor(1.0f).reshape({})) == "[]");
