@@ -161,9 +161,7 @@ class StudyRun {
       : study_(study), folder_(folder), stages_(folder, common) {}
 
   Json run(const std::vector<Arm>& arms) {
-    const StageResult calibration =
-        stages_.run({"calibrate", with(study_.calibrate, {{"pipeline", study_.pipeline}, {"data", study_.train}}),
-                     "calibration.safetensors"});
+    const StageResult calibration = calibrate(study_.calibrate);
     calibration_ = calibration.output;
     const StageResult scores = score(study_.score);
     scores_ = scores.output;
@@ -201,6 +199,10 @@ class StudyRun {
   }
   std::string relative(const fs::path& path) const { return fs::relative(path, folder_).string(); }
 
+  StageResult calibrate(const Json& settings) {
+    return stages_.run({"calibrate", with(settings, {{"pipeline", study_.pipeline}, {"data", study_.train}}),
+                        "calibration.safetensors"});
+  }
   StageResult score(const Json& settings) {
     return stages_.run(
         {"score", with(settings, {{"model", study_.pipeline}, {"calibration", calibration_.string()}}), "scores.json"});
@@ -279,9 +281,12 @@ class StudyRun {
     if (specs.empty()) return;
     Json settings = {{"keep", Json::array()}, {"random_masks", 0}};
     settings.update(study_.loss);
+    const Json own = merged(study_.calibrate, settings.value("calibrate", Json::object()));
+    settings.erase("calibrate");
+    const StageResult calibration = calibrate(own);
     const StageResult audit = stages_.run({"audit",
                                            with(settings, {{"model", study_.pipeline},
-                                                           {"calibration", calibration_.string()},
+                                                           {"calibration", calibration.output.string()},
                                                            {"scores", scores_.string()},
                                                            {"specs", specs}}),
                                            "losses.json"});

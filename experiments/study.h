@@ -13,7 +13,7 @@
 // multiply: arm "laptop" with axes keep and seed of several values gives "laptop keep=0.5 seed=1", ... An axis leaves
 // an arm alone that has nothing it sets: a teacher's training, the budget of a preset. Arms with equal settings of a
 // stage share it. A study of masks alone says `"sample": null`: no pictures are drawn; `loss` has the true output loss
-// of every arm's mask measured.
+// of every arm's mask measured, on inputs that no mask has seen where it says `"calibrate": {"seed": ...}`.
 #pragma once
 
 #include <map>
