@@ -10,7 +10,8 @@
 
 namespace laptopdiff::pruning {
 
-// A few of the calibration samples rank masks nearly as all of them do, at a fraction of the work.
+// A few of the calibration samples, chosen by the first mask that was measured on all of them, rank masks nearly as all
+// do, at a fraction of the work.
 enum class Samples { all, few };
 
 // The true losses of masks, one a mask; not finite where the output was not.
@@ -42,10 +43,10 @@ struct Verification {
   std::size_t explored = 0;         // masks measured on a few samples before
 };
 
-// Measures masks and keeps the best. First, on a few samples: `plain` (a solver's choice), the choices of models of the
-// loss between additive and Gram (candidates.h), then round by round the neighbours of the best so far that look best
-// to a surrogate which learns from what was measured (surrogate.h). Then `plain` and the best of these on all samples.
-// The work of both is that of `most` masks on all samples, or less. Never worse than `plain` on these samples.
+// Measures masks and keeps the best. First `plain` (a solver's choice) on all samples. Then, on a few samples: the
+// choices of models of the loss between additive and Gram (candidates.h), and round by round the neighbours of the best
+// so far that look best to a surrogate which learns from what was measured (surrogate.h). Then the best of these on
+// all. The work of both is that of `most` masks on all samples, or less. Never worse than `plain` on these samples.
 // Throws as validate(), and usage_error where `most` is below 1.
 Verification verify(const Problem& problem, const Mask& plain, const VerifyOptions& options, const TrueLosses& measure);
 

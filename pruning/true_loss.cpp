@@ -16,29 +16,25 @@ namespace {
 
 constexpr std::int64_t kMostMeasuredAtOnce = 32;
 
-MeasuredLoss summary(const at::Tensor& losses) {  // [N] in double
+MeasuredLoss summary(const at::Tensor& losses, const at::Tensor& weights) {  // both [N] in double
   MeasuredLoss measured;
-  measured.loss = losses.mean().item<double>();
+  measured.loss = losses.dot(weights).item<double>();
   if (losses.numel() > 1)
     measured.standard_error = losses.std().item<double>() / std::sqrt(static_cast<double>(losses.numel()));
   return measured;
 }
 
-// The samples at evenly spaced ranks of their timestep, so that a few see the whole schedule.
-unet::Inputs pick(const unet::Inputs& inputs, std::int64_t count) {
-  const std::int64_t all = inputs.batch();
-  const at::Tensor order = at::argsort(inputs.timestep, /*stable=*/true, 0, /*descending=*/false);
-  const at::Tensor ranks =
-      ((at::arange(count, at::kDouble) + 0.5) * (static_cast<double>(all) / static_cast<double>(count)))
-          .to(at::kLong)
-          .to(order.device());
-  const at::Tensor rows = order.index_select(0, ranks);
-  unet::Inputs picked = inputs;
-  for (at::Tensor* tensor : {&picked.sample, &picked.timestep, &picked.encoder_hidden_states, &picked.text_embeds,
-                             &picked.time_ids, &picked.class_labels, &picked.timestep_cond}) {
-    if (tensor->defined()) *tensor = tensor->index_select(0, rows);
+unet::Inputs take(const unet::Inputs& inputs, const at::Tensor& rows) {
+  unet::Inputs taken = inputs;
+  for (at::Tensor* tensor : {&taken.sample, &taken.timestep, &taken.encoder_hidden_states, &taken.text_embeds,
+                             &taken.time_ids, &taken.class_labels, &taken.timestep_cond}) {
+    if (tensor->defined()) *tensor = tensor->index_select(0, rows.to(tensor->device()));
   }
-  return picked;
+  return taken;
+}
+
+at::Tensor equal_weights(std::int64_t count) {
+  return at::full({count}, 1.0 / static_cast<double>(count), at::kDouble);
 }
 
 std::int64_t count_of_few(const MeterOptions& options, std::int64_t all) {
@@ -50,12 +46,43 @@ std::int64_t count_of_few(const MeterOptions& options, std::int64_t all) {
 
 LossMeter::LossMeter(const unet::Program& base, const unet::Executor& executor, const unet::Inputs& inputs,
                      MeterOptions options)
-    : base_(base), executor_(executor), options_(std::move(options)), all_{inputs, {}} {
-  few_.inputs = pick(inputs, count_of_few(options_, inputs.batch()));
-}
+    : base_(base), executor_(executor), options_(std::move(options)), all_{inputs, {}, equal_weights(inputs.batch())} {}
 
 double LossMeter::few_share() const {
-  return static_cast<double>(few_.inputs.batch()) / static_cast<double>(all_.inputs.batch());
+  const std::int64_t all = all_.inputs.batch();
+  return static_cast<double>(count_of_few(options_, all)) / static_cast<double>(all);
+}
+
+void LossMeter::pick_few(const at::Tensor& losses) {
+  const std::int64_t all = losses.numel(), few = count_of_few(options_, all);
+  const double mean = losses.mean().item<double>();
+  if (few == all || !std::isfinite(mean) || !(losses.min().item<double>() > 0)) return;
+  const at::Tensor order = at::argsort(all_.inputs.timestep.to(at::kCPU), /*stable=*/true, 0, /*descending=*/false);
+  const auto row = order.accessor<std::int64_t, 1>();
+  const at::Tensor plain = losses.contiguous();
+  const double* loss = plain.data_ptr<double>();
+  const auto share = [&](std::int64_t sample) {  // of the picks
+    return 0.5 * (loss[sample] / mean + 1) / static_cast<double>(all);
+  };
+  std::vector<std::int64_t> rows;
+  std::vector<double> weights;
+  double passed = 0, of_first = 0;
+  int picked = 0;
+  for (std::int64_t k = 0; k < all; ++k) {
+    const std::int64_t sample = row[k];
+    passed += share(sample);
+    int hits = 0;
+    while (picked < few && (picked + 0.5) / static_cast<double>(few) < passed) {
+      ++picked;
+      ++hits;
+    }
+    if (hits == 0) continue;
+    rows.push_back(sample);
+    weights.push_back(hits / share(sample));
+    of_first += weights.back() * loss[sample];
+  }
+  for (double& weight : weights) weight *= mean / of_first;
+  few_ = Part{take(all_.inputs, at::tensor(rows, at::kLong)), {}, at::tensor(weights, at::kDouble)};
 }
 
 std::int64_t LossMeter::batch_for(std::size_t variants) const {
@@ -83,7 +110,7 @@ std::vector<MeasuredLoss> LossMeter::measure(const std::vector<unet::Program>& v
                                              Samples samples) {
   if (variants.empty()) return {};
   const c10::InferenceMode inference;
-  Part& part = samples == Samples::all ? all_ : few_;
+  Part& part = samples == Samples::few && few_ ? *few_ : all_;
   const std::int64_t count = part.inputs.batch();
   const std::size_t element_size = part.inputs.sample.element_size();
   if (batch_ == 0) batch_ = batch_for(variants.size());
@@ -116,7 +143,9 @@ std::vector<MeasuredLoss> LossMeter::measure(const std::vector<unet::Program>& v
   naive_forwards_ += static_cast<double>(plan.naive_macs) * work;
   const at::Tensor joined = at::cat(losses, 1);
   std::vector<MeasuredLoss> measured;
-  for (std::size_t v = 0; v < variants.size(); ++v) measured.push_back(summary(joined[static_cast<std::int64_t>(v)]));
+  for (std::size_t v = 0; v < variants.size(); ++v)
+    measured.push_back(summary(joined[static_cast<std::int64_t>(v)], part.weights));
+  if (&part == &all_ && !few_) pick_few(joined[0]);
   return measured;
 }
 

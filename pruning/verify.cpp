@@ -34,6 +34,12 @@ class Exploration {
       : problem_(problem), most_(most), samples_(samples), measure_(measure) {}
 
   std::size_t left() const { return most_ - std::min(most_, explored_.size() + waiting_.size()); }
+  // A mask whose loss is known already; costs nothing.
+  void know(const Mask& removed, const std::string& source, double loss) {
+    seen_.insert(removed);
+    explored_.push_back({removed, source, loss});
+    ++most_;
+  }
   bool knows(const Mask& removed) const { return seen_.contains(removed); }
   void propose(const Mask& removed, const std::string& source) {
     if (left() > 0 && meets(problem_, removed) && seen_.insert(removed).second)
@@ -102,22 +108,22 @@ void propose_round(const Problem& problem, Exploration& exploration) {
   for (std::size_t i = 0; i < count; ++i) exploration.propose(order[i]->first, "surrogate");
 }
 
-// `plain`, then the best of what was explored, on all samples.
-std::vector<VerifiedMask> finals(const Exploration& exploration, const Mask& plain, std::size_t count,
+// The best of what was explored, on all samples.
+std::vector<VerifiedMask> finals(const Exploration& exploration, const VerifiedMask& plain, std::size_t count,
                                  const TrueLosses& measure) {
-  std::vector<VerifiedMask> masks{{plain, "solver", 0}};
   std::vector<const Explored*> order;
-  for (const Explored& mask : exploration.explored()) order.push_back(&mask);
+  for (const Explored& mask : exploration.explored()) {
+    if (mask.removed != plain.removed) order.push_back(&mask);
+  }
   std::stable_sort(order.begin(), order.end(),
                    [](const Explored* a, const Explored* b) { return better(a->loss, b->loss); });
-  for (const Explored* mask : order) {
-    if (masks.size() >= count) break;
-    if (mask->removed != plain) masks.push_back({mask->removed, mask->source, 0});
-  }
+  order.resize(std::min(order.size(), count));
   std::vector<Mask> asked;
-  for (const VerifiedMask& mask : masks) asked.push_back(mask.removed);
+  for (const Explored* mask : order) asked.push_back(mask->removed);
+  std::vector<VerifiedMask> masks{plain};
+  if (asked.empty()) return masks;
   const std::vector<double> losses = measure(asked, Samples::all);
-  for (std::size_t i = 0; i < masks.size(); ++i) masks[i].loss = losses[i];
+  for (std::size_t i = 0; i < order.size(); ++i) masks.push_back({order[i]->removed, order[i]->source, losses[i]});
   return masks;
 }
 
@@ -129,22 +135,27 @@ Verification verify(const Problem& problem, const Mask& plain, const VerifyOptio
   if (!(options.most >= 1) || !(options.few_share > 0) || options.few_share > 1)
     throw runtime::usage_error("solve: --verify ", options.most, ": expected work for 1 mask or more");
   if (!meets(problem, plain)) throw_jointly_impossible(problem);
+  const VerifiedMask first{plain, "solver", measure({plain}, Samples::all).front()};
   const bool few = options.few_share < 1;
-  const double least_final = options.most < 2 ? 1 : 2;  // `plain`, and one to compare it with
-  const double final_work = few ? std::max(least_final, std::floor(kFinalShare * options.most)) : 0;
-  const auto allowance = static_cast<std::size_t>((options.most - final_work) / options.few_share + 1e-9);
+  const double rest = options.most - 1;
+  const double final_work = few ? std::min(rest, std::max(1.0, std::floor(kFinalShare * rest))) : 0;
+  const auto allowance = static_cast<std::size_t>((rest - final_work) / options.few_share + 1e-9);
   Exploration exploration(problem, allowance, few ? Samples::few : Samples::all, measure);
-  exploration.propose(plain, "solver");
+  exploration.know(plain, "solver", first.loss);
   exploration.propose(best_of_model(problem, 0), "knapsack");
   for (const double share : kShares) {
     if (problem.form) exploration.propose(best_of_model(problem, share), runtime::cat("gram x ", share));
   }
-  while (exploration.measure() && exploration.left() > 0) propose_round(problem, exploration);
+  exploration.measure();
+  while (exploration.left() > 0) {
+    propose_round(problem, exploration);
+    if (!exploration.measure()) break;
+  }
 
   Verification result;
   if (few) {
-    result.masks = finals(exploration, plain, static_cast<std::size_t>(final_work), measure);
-    result.explored = exploration.explored().size();
+    result.masks = finals(exploration, first, static_cast<std::size_t>(final_work), measure);
+    result.explored = exploration.explored().size() - 1;
   } else {
     for (const Explored& mask : exploration.explored()) result.masks.push_back({mask.removed, mask.source, mask.loss});
   }

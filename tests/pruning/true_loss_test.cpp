@@ -68,8 +68,16 @@ TEST_CASE("the meter measures what full forwards give, call by call, and counts 
   CHECK(m.meter.measure(std::vector<unet::Program>{}, "nothing").empty());
   CHECK(m.meter.few_share() == doctest::Approx(2.0 / 5));
   const double before = m.meter.naive_forwards();
-  CHECK(measure({masks[0]}, pruning::Samples::few).front() > 0);
+  // Few samples are chosen by the first mask: its loss on them is the one on all, by construction.
+  CHECK(measure({masks[0]}, pruning::Samples::few).front() == doctest::Approx(losses[0]).epsilon(1e-3));
   CHECK(m.meter.naive_forwards() < before + 1);  // the base's and the mask's forwards, on two samples of five
+  CHECK(measure({masks[1]}, pruning::Samples::few).front() == doctest::Approx(losses[1]).epsilon(0.7));
+}
+
+TEST_CASE("a few samples stand for all before anything was measured on all") {
+  Measured m;
+  const Mask mask = pruning::random_mask(m.problem(0.6), 1).removed;
+  CHECK(m.losses()({mask}, pruning::Samples::few).front() == doctest::Approx(m.naive_loss(mask)).epsilon(1e-3));
 }
 
 TEST_CASE("exact greedy through the engine is a loop of full forwards") {
