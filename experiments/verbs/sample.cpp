@@ -12,6 +12,7 @@
 #include "diffusion/sampler.h"
 #include "diffusion/scheduler.h"
 #include "experiments/command.h"
+#include "experiments/drawing.h"
 #include "experiments/networks.h"
 #include "experiments/verbs.h"
 #include "metrics/prompt_file.h"
@@ -22,7 +23,6 @@
 namespace laptopdiff::experiments {
 namespace {
 
-constexpr std::int64_t kStableDiffusionLatent = 64;
 constexpr std::int64_t kMaxLatentSide = 1 << 16;
 
 struct SampleVerbOptions {
@@ -71,14 +71,6 @@ void check_options(const SampleVerbOptions& options) {
   }
 }
 
-// What is asked for, a row a picture.
-struct Requests {
-  std::int64_t count = 0;
-  std::vector<std::string> texts;      // none for pipelines without a text encoder
-  std::vector<std::string> negatives;  // none: the pipeline's own; one: for all
-  at::Tensor labels;                   // [count] int64; undefined without --labels
-};
-
 std::int64_t parse_label(const std::string& text, const std::string& file) {
   std::int64_t label = 0;
   const char* end = text.data() + text.size();
@@ -87,15 +79,6 @@ std::int64_t parse_label(const std::string& text, const std::string& file) {
     throw runtime::input_error(file, ": label \"", text, "\": expected the number of a class");
   }
   return label;
-}
-
-// The first `count` rows of a file, or all where `count` is 0.
-std::vector<std::string> first_rows(std::vector<std::string> rows, std::int64_t count, const std::string& file) {
-  if (count > static_cast<std::int64_t>(rows.size())) {
-    throw runtime::usage_error("--count ", count, ": ", file, " has ", rows.size(), " rows");
-  }
-  if (count > 0) rows.resize(static_cast<std::size_t>(count));
-  return rows;
 }
 
 Requests read_unconditional(const SampleVerbOptions& options) {
@@ -159,48 +142,6 @@ at::Tensor size_conditioning(const SampleVerbOptions& options, std::int64_t heig
   return at::tensor(ids).unsqueeze(0);
 }
 
-// What the pictures are conditioned on; texts are encoded batch by batch, as they are needed.
-class Conditioner {
- public:
-  Conditioner(diffusion::Pipeline& pipeline, Requests requests, std::int64_t clip_skip, const at::Tensor& time_ids)
-      : pipeline_(pipeline), requests_(std::move(requests)), clip_skip_(clip_skip), time_ids_(time_ids) {
-    const auto& negatives = requests_.negatives;
-    if (requests_.texts.empty()) return;
-    if (negatives.empty()) shared_negative_ = context(pipeline_.encode_unconditional());
-    if (negatives.size() == 1) shared_negative_ = context(pipeline_.encode_prompts(negatives));
-  }
-
-  diffusion::Conditioning operator()(std::int64_t first, std::int64_t count) {
-    diffusion::Conditioning conditioning;
-    if (requests_.labels.defined()) conditioning.conditional.class_labels = requests_.labels.narrow(0, first, count);
-    if (requests_.texts.empty()) return conditioning;
-    const auto rows = [&](const std::vector<std::string>& texts) {
-      return std::vector<std::string>(texts.begin() + first, texts.begin() + first + count);
-    };
-    conditioning.conditional = context(pipeline_.encode_prompts(rows(requests_.texts), clip_skip_));
-    // As in diffusers, the negative prompt is encoded without the skip.
-    conditioning.unconditional = requests_.negatives.size() > 1
-                                     ? context(pipeline_.encode_prompts(rows(requests_.negatives)))
-                                     : shared_negative_;
-    return conditioning;
-  }
-
- private:
-  diffusion::Context context(const diffusion::EncodedPrompts& encoded) const {
-    diffusion::Context out;
-    out.encoder_hidden_states = encoded.context;
-    out.text_embeds = encoded.pooled;
-    if (pipeline_.is_xl()) out.time_ids = time_ids_.expand({encoded.context.size(0), -1});
-    return out;
-  }
-
-  diffusion::Pipeline& pipeline_;
-  Requests requests_;
-  std::int64_t clip_skip_;
-  at::Tensor time_ids_;
-  diffusion::Context shared_negative_;
-};
-
 void check_labels(const unet::Config& config, const at::Tensor& labels) {
   using unet::ClassEmbedding;
   if (config.class_embedding == ClassEmbedding::none) {
@@ -220,31 +161,12 @@ void check_labels(const unet::Config& config, const at::Tensor& labels) {
   }
 }
 
-// Configs of Stable Diffusion that are older than diffusers 0.9 give a sample_size that nobody meant; diffusers draws
-// at 64 then.
-bool has_outdated_size(const unet::Config& config) {
-  const Json& version = config.raw.contains("_diffusers_version") ? config.raw["_diffusers_version"] : Json();
-  if (!version.is_string() || config.context_width() == 0 || config.text_time) return false;
-  int major = 0, minor = 0;
-  const bool read = std::sscanf(version.get<std::string>().c_str(), "%d.%d", &major, &minor) == 2;
-  return read && major == 0 && minor < 9 && config.raw.contains("sample_size") &&
-         config.raw["sample_size"].is_number_integer() && config.sample_height < kStableDiffusionLatent;
-}
-
 // Height and width: --latent, else those of the given noise, else the U-Net's.
 std::pair<std::int64_t, std::int64_t> latent_size(const SampleVerbOptions& options, const unet::Config& config,
                                                   const at::Tensor& latents) {
   if (options.latent > 0) return {options.latent, options.latent};
   if (latents.defined() && latents.dim() == 4) return {latents.size(2), latents.size(3)};
-  if (has_outdated_size(config)) {
-    runtime::warn(runtime::cat("sample: the U-Net's config is of diffusers 0.8 or older and says sample_size ",
-                               config.sample_height, "; ", kStableDiffusionLatent,
-                               " is used, as in diffusers; --latent sets another"));
-    return {kStableDiffusionLatent, kStableDiffusionLatent};
-  }
-  if (config.sample_height < 1)
-    throw runtime::usage_error("sample: the U-Net's config has no sample_size; give --latent");
-  return {config.sample_height, config.sample_width};
+  return own_latent_size(config, "sample", "give --latent");
 }
 
 diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const unet::Config& config,
@@ -268,29 +190,11 @@ diffusion::SampleOptions sample_options(const SampleVerbOptions& options, const 
   return run;
 }
 
-// The sinusoid [1, width] by which a guidance-distilled network is told the guidance, in place of a second half.
-// Meng et al., "On distillation of guided diffusion models", 2023; numbers as in diffusers.
-at::Tensor guidance_embedding(double guidance, std::int64_t width) {
-  const std::int64_t half = width / 2;
-  const at::Tensor frequencies =
-      (at::arange(half, at::kFloat) * (-std::log(10000.0) / static_cast<double>(half - 1))).exp();
-  const at::Tensor angles = static_cast<float>((guidance - 1) * 1000.0) * frequencies;
-  return at::constant_pad_nd(at::cat({angles.sin(), angles.cos()}), {0, width % 2}).unsqueeze(0);
-}
-
 diffusion::Denoiser denoiser(const Networks& networks, at::ScalarType dtype, const at::Tensor& timestep_cond) {
   return
       [&networks, dtype, timestep_cond](const at::Tensor& sample, double timestep, const diffusion::Context& context) {
         runtime::throw_if_interrupted("no picture was kept");
-        unet::Inputs inputs;
-        inputs.sample = sample.to(dtype);
-        inputs.timestep = at::full({sample.size(0)}, timestep, sample.options().dtype(at::kDouble));
-        inputs.encoder_hidden_states = context.encoder_hidden_states;
-        inputs.text_embeds = context.text_embeds;
-        if (context.time_ids.defined()) inputs.time_ids = context.time_ids.to(sample.device());
-        if (context.class_labels.defined()) inputs.class_labels = context.class_labels.to(sample.device());
-        if (timestep_cond.defined())
-          inputs.timestep_cond = timestep_cond.to(sample.device()).expand({sample.size(0), -1});
+        const unet::Inputs inputs = network_inputs(sample, timestep, context, dtype, timestep_cond);
         return networks.at(timestep).forward(inputs).to(at::kFloat);
       };
 }
