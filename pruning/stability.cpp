@@ -39,14 +39,26 @@ const FastSolver& fast_solver(const std::string& name) {
                              runtime::did_you_mean(name, stable_solvers()));
 }
 
-std::vector<Mask> masks_of(const Scores& scores, const unet::Program& base, const StabilityOptions& options) {
-  const FastSolver& solver = fast_solver(options.solver);
-  std::vector<Mask> masks;
-  for (const double keep : options.keep) {
-    const KeepBudget budget{Resource::params, keep * static_cast<double>(base.params())};
-    masks.push_back(solver.solve(make_problem(scores, base, {budget})).removed);
+// A ratio each. They differ between resamples in their gains alone, which is not what takes time to make.
+std::vector<Problem> problems_of(const Scores& scores, const unet::Program& base, const StabilityOptions& options) {
+  std::vector<Problem> problems;
+  for (const double keep : options.keep)
+    problems.push_back(make_problem(scores, base, {{Resource::params, keep * static_cast<double>(base.params())}}));
+  return problems;
+}
+
+// Rows as in Removables: the items, then the groups. A row without a value is fixed to be kept.
+void set_gains(const Means& means, Problem& problem) {
+  const auto gain = [&](std::size_t row) { return means.rows[row].value.value_or(0); };
+  for (std::size_t i = 0; i < problem.items.size(); ++i) problem.items[i].gain = gain(i);
+  for (std::size_t i = 0; i < problem.groups.size(); ++i) {
+    if (problem.groups[i].all) problem.groups[i].all->gain = gain(problem.items.size() + i);
   }
-  return masks;
+  if (!problem.form || means.gram.empty()) return;
+  std::size_t k = 0;
+  for (const auto& row : means.gram) {
+    for (const auto& entry : row) problem.form->values[k++] = entry.value_or(0);
+  }
 }
 
 // How often each of n samples is drawn in resample r.
@@ -57,14 +69,6 @@ at::Tensor resample(std::int64_t n, std::uint64_t seed, int r) {
   for (std::int64_t i = 0; i < n; ++i)
     count[static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(n)))] += 1;
   return counts;
-}
-
-Scores with_means(Scores scores, Means means) {
-  const std::size_t units = scores.units.size();
-  for (std::size_t i = 0; i < units; ++i) scores.unit_scores[i] = means.rows[i];
-  for (std::size_t i = 0; i < scores.shells.size(); ++i) scores.shells[i].score = means.rows[units + i];
-  scores.gram = std::move(means.gram);
-  return scores;
 }
 
 std::string describe(const StabilityCheck& check, const StabilityOptions& options) {
@@ -86,15 +90,20 @@ StabilityCheck check_stability(const Scores& scores, const unet::Program& base, 
                                const StabilityOptions& options) {
   StabilityCheck check;
   check.samples = measured.values.size(1);
-  const std::vector<Mask> expected = masks_of(scores, base, options);
+  const FastSolver& solver = fast_solver(options.solver);
+  std::vector<Problem> problems = problems_of(scores, base, options);
+  std::vector<Mask> expected;
+  for (const Problem& problem : problems) expected.push_back(solver.solve(problem).removed);
   std::vector<int> same(expected.size(), 0);
   // Only the quadratic solver looks at the Gram matrix, which is most of a resample's arithmetic.
   const Measured looked_at{measured.values, options.solver == "gram" ? measured.gram : at::Tensor()};
   for (int r = 0; r < options.resamples; ++r) {
     runtime::throw_if_stopped("finished work is kept; run the same command again to go on");
     const Means means = means_of(looked_at, resample(check.samples, options.seed, r), "not finite");
-    const std::vector<Mask> masks = masks_of(with_means(scores, means), base, options);
-    for (std::size_t i = 0; i < masks.size(); ++i) same[i] += masks[i] == expected[i] ? 1 : 0;
+    for (std::size_t i = 0; i < problems.size(); ++i) {
+      set_gains(means, problems[i]);
+      same[i] += solver.solve(problems[i]).removed == expected[i] ? 1 : 0;
+    }
   }
   for (const int count : same) check.unchanged.push_back(static_cast<double>(count) / options.resamples);
   return check;
