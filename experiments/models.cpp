@@ -41,6 +41,16 @@ unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
   return spec;
 }
 
+std::string layout_sha256(const unet::Config& config) {
+  runtime::Sha256 hash;
+  const unet::Program base = unet::build_base(config);
+  for (const unet::Step& step : base.steps) {
+    for (const unet::Parameter& p : unet::step_parameters(config, base.stages, step))
+      hash.add(runtime::cat(p.name, " ", runtime::shape_text(p.shape), "\n"));
+  }
+  return hash.hex();
+}
+
 namespace {
 
 constexpr std::string_view kWeight = ".weight";

@@ -32,6 +32,9 @@ void run_completion(const Invocation& invocation);
 // Throws Error(bad_input) naming the first field that differs.
 unet::Spec load_spec_for(const std::string& path, const unet::Spec& base);
 
+// Of the names and shapes of a U-Net's parameters: what calibration sets say they were made for. Weights may differ.
+std::string layout_sha256(const unet::Config& config);
+
 // Which of a model's files are read, and what is merged into them. Verbs that read weights list these among their own:
 // `weights.fields(v)`.
 struct WeightOptions {

@@ -45,7 +45,8 @@ void run_calibrate(const Invocation& invocation) {
   // Before gigabytes of text encoder are read.
   const auto outline = diffusion::Pipeline::load(options.pipeline, diffusion::Parts::config_only,
                                                  {options.files.config_folder, options.files.weights.variant});
-  diffusion::check_batches(unet::load_architecture(outline.unet_folder).base, "calibrate");
+  const unet::Config unet = unet::load_architecture(outline.unet_folder).base;
+  diffusion::check_batches(unet, "calibrate");
   diffusion::Pipeline pipeline = load_pipeline(options.pipeline, options.files, common);
   const diffusion::NoiseSchedule schedule = diffusion::noise_schedule(pipeline.scheduler_config);
   const std::int64_t last = options.last_timestep > 0 ? options.last_timestep : schedule.train_timesteps;
@@ -63,8 +64,12 @@ void run_calibrate(const Invocation& invocation) {
   const distill::Batch batch = maker.make(0, options.samples);
   runtime::TensorMap tensors = unet::inputs_map(batch.inputs);
   tensors["noise"] = batch.noise;
+  // Networks that predict something else than the noise: what criteria of the training loss compare with.
+  if (schedule.prediction != diffusion::Prediction::epsilon) tensors["target"] = batch.target;
   runtime::write_tensors(options.output, tensors,
-                         {{"made_by", one_line(provenance(invocation))}, {"settings", one_line(settings)}});
+                         {{"made_by", one_line(provenance(invocation))},
+                          {"settings", one_line(settings)},
+                          {"unet_layout_sha256", layout_sha256(unet)}});
 }
 
 }  // namespace laptopdiff::experiments

@@ -15,6 +15,7 @@
 #include "experiments/verbs.h"
 #include "experiments/version.h"
 #include "runtime/error.h"
+#include "runtime/processes.h"
 
 namespace laptopdiff::experiments {
 namespace {
@@ -67,6 +68,7 @@ void run_doctor(const Invocation& invocation) {
                  {"memory_gib", memory_report()},
                  {"cuda", cuda_report()},
                  {"onednn", at::globalContext().hasMKLDNN()},
+                 {"mpi", runtime::has_mpi()},
                  {"unicode_prompts", diffusion::has_unicode()}};
   if (!diffusion::has_unicode())
     report["unicode_advice"] = "built without ICU: only ASCII prompts; install libicu-dev and build again";
@@ -85,6 +87,8 @@ void run_doctor(const Invocation& invocation) {
   line("oneDNN", at::globalContext().hasMKLDNN() ? "yes" : "no: convolutions will be slow");
   line("CUDA", report["cuda"].contains("advice") ? "no: " + report["cuda"]["advice"].get<std::string>()
                                                  : runtime::cat(report["cuda"]["devices"].get<int>(), " devices"));
+  line("MPI", runtime::has_mpi() ? "yes: mpirun or srun share the work of `score`"
+                                 : "no: `score` is one process; install libopenmpi-dev and build again");
   line("Unicode prompts",
        diffusion::has_unicode() ? "yes (ICU)" : "no: " + report["unicode_advice"].get<std::string>());
 }

@@ -9,6 +9,7 @@
 #include <iostream>
 
 #include "experiments/command.h"
+#include "experiments/variant_sampler.h"
 #include "experiments/verbs.h"
 #include "pruning/criteria.h"
 #include "pruning/stability.h"
@@ -27,6 +28,7 @@ struct ScoreOptions {
   int bins = 0;
   std::vector<double> keep{0.7, 0.5, 0.3};
   WeightOptions weights;
+  VariantSampling sampling;
   template <typename V>
   void fields(V& v) {
     static const std::string criteria = "what a layer is worth by, one of\n" + pruning::criteria_text();
@@ -42,7 +44,8 @@ struct ScoreOptions {
     v("until", until, "stable: stop when more samples would not change the masks at --keep");
     v("keep", keep, "with --until stable: shares of the parameters kept, comma separated");
     v("solver", solver, "with --until stable: knapsack (default), greedy or gram (by its local search)");
-    v("seed", seed, "of the criterion `random` and of the resamples of --until stable");
+    v("seed", seed, "of the criterion `random`, of sampled pictures and of the resamples of --until stable");
+    sampling.fields(v);
     weights.fields(v);
   }
 };
@@ -61,6 +64,10 @@ std::int64_t parse_memory(const std::string& text) {
     throw runtime::usage_error("--memory ", text, ": expected a size like 512MiB or 8GiB");
   }
   return static_cast<std::int64_t>(value * scale);
+}
+
+bool is_sampled(const pruning::Criterion& criterion) {
+  return criterion.needs == pruning::Needs::latents || criterion.needs == pruning::Needs::pictures;
 }
 
 bool is_calibrated(const pruning::Criterion& criterion) {
@@ -119,11 +126,21 @@ at::Tensor find_target(const runtime::TensorMap& tensors, const unet::Inputs& in
   return target;
 }
 
+// Texts and latents of another architecture's pipeline may have the same shapes.
+void check_made_for(const ScoreOptions& options, const unet::Config& config) {
+  const auto file = runtime::SafetensorsFile::open(options.calibration);
+  const auto made_for = file->metadata().find("unet_layout_sha256");
+  if (made_for == file->metadata().end() || made_for->second == layout_sha256(config)) return;
+  throw runtime::input_error(options.calibration, ": was made for another U-Net architecture than ", options.model,
+                             " (their parameters differ); make one with `calibrate` of this model's pipeline");
+}
+
 Calibration read_calibration(const ScoreOptions& options, const pruning::Criterion& criterion,
                              const unet::Config& config) {
   Calibration calibration;
   const runtime::TensorMap tensors = runtime::read_tensors(options.calibration);
   calibration.inputs = unet::inputs_from(tensors, config, options.calibration);
+  check_made_for(options, config);
   if (options.samples > calibration.inputs.batch()) {
     throw runtime::usage_error("--samples ", options.samples, ": the calibration set has ", calibration.inputs.batch());
   }
@@ -163,8 +180,9 @@ CommonOptions share_machine(CommonOptions common) {
 
 // What the work so far depends on; work of another key is never continued.
 Json work_key(const ScoreOptions& options, const CommonOptions& common, const std::string& weights,
-              const Calibration& calibration) {
+              const Calibration& calibration, const std::optional<VariantSampler>& sampler) {
   return {{"model", weights},
+          {"sampling", sampler ? sampler->key() : Json()},
           {"calibration", calibration.sha256},
           {"criterion", options.criterion},
           {"shell", options.shell},
@@ -225,7 +243,14 @@ void run_score(const Invocation& invocation) {
   if (!model.spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
   const pruning::Removables removables = pruning::find_removables(model.base, shell);
-  const std::int64_t available = is_calibrated(criterion) ? calibration.inputs.batch() : 0;
+  std::optional<VariantSampler> sampler;
+  if (is_sampled(criterion)) {
+    sampler.emplace(options.model, options.sampling, criterion.needs, static_cast<std::uint64_t>(options.seed), model,
+                    options.weights, common);
+  }
+  const std::int64_t available = is_calibrated(criterion) ? calibration.inputs.batch()
+                                 : sampler                ? sampler->sampling().prompts
+                                                          : 0;
   if (common.dry_run) {
     return runtime::say(
         runtime::cat("would score ", removables.units.size(), " units on ", available, " samples by ", criterion.name));
@@ -244,8 +269,10 @@ void run_score(const Invocation& invocation) {
                            {}};
   if (is_calibrated(criterion))
     subject.inputs = unet::to(calibration.inputs, common.torch_dtype(), common.torch_device());
+  if (sampler) subject.sampling = sampler->sampling();
   const auto measurement = criterion.make(subject);
-  pruning::WorkFolder folder(options.output + ".partial", work_key(options, common, weights_sha256, calibration),
+  pruning::WorkFolder folder(options.output + ".partial",
+                             work_key(options, common, weights_sha256, calibration, sampler),
                              common.overwrite ? pruning::OtherWork::discard : pruning::OtherWork::refuse);
   const auto summary = [&](const pruning::Measured& measured) {
     pruning::Scores scores = pruning::summarise(model.base, removables, measured, criterion.why_null);
