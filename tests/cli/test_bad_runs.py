@@ -256,3 +256,17 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(world: World, tmp_path: 
     ok("distill", "--config", first, "-o", tmp_path / "moved")
     student = "student/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "moved" / student).read_bytes() == (tmp_path / "whole" / student).read_bytes()
+
+
+def test_a_disk_that_fills_up_keeps_the_finished_work_of_a_scoring(world: World, tmp_path: Path) -> None:
+    flags = ["--batch", "1"]
+    ok(*score(world, world.unet, tmp_path, *flags))
+    with small_disk(tmp_path / "disk", "60k") as disk:  # room for some pieces, not for all
+        refused(RESOURCES, *score(world, world.unet, disk, *flags), says="No space left")
+        kept = [name for name in files_below(disk) if "samples-" in name]
+        assert kept and not any("tmp" in name for name in kept)
+        shutil.copytree(disk / "scores.json.partial", tmp_path / "moved" / "scores.json.partial")
+    done = ok(*score(world, world.unet, tmp_path / "moved", *flags))
+    assert "continued" in done.err
+    ours, theirs = (json.loads((folder / "scores.json").read_text()) for folder in (tmp_path / "moved", tmp_path))
+    assert ours["units"] == theirs["units"] and ours["gram"] == theirs["gram"]
