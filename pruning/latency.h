@@ -14,7 +14,7 @@ namespace laptopdiff::pruning {
 struct Latency {
   unet::Config base;
   // What was measured: seconds of one pass over `batch` samples.
-  std::string device, dtype;  // "cpu" or the GPU's name; f32, bf16, f16
+  std::string device, dtype;  // cpu, cuda:0, ...; f32, bf16, f16
   int threads = 0;
   std::int64_t batch = 1, repeats = 0;
   unet::Geometry geometry;

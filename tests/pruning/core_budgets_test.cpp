@@ -186,9 +186,23 @@ TEST_CASE("damaged times say where") {
     for (Json& step : json["steps"]) step.erase("shortcut");
     CHECK(failure(json).says("`shortcut` is missing"));
   }
-  SUBCASE("savings of other times") {
+  SUBCASE("savings of other times, of other layers, or none") {
     json["saved"]["units"][0]["seconds"] = 1;
     CHECK(failure(json).says("`saved` is not what its steps give"));
+    json = good;
+    json["saved"]["units"][0]["layer"] = "conv_in";
+    CHECK(failure(json).says("`saved` is not what its steps give"));
+    json["saved"] = {{"units", 3}};
+    CHECK(failure(json).says("`saved` is not what its steps give"));
+  }
+  SUBCASE("savings that another machine rounds otherwise are fine, and so are none") {
+    Json& seconds = json["saved"]["units"][0]["seconds"];
+    seconds = seconds.get<double>() * (1 + 1e-15);
+    runtime::write_json(folder / "latency.json", json);
+    CHECK_NOTHROW(pruning::read_latency(folder / "latency.json"));
+    json.erase("saved");
+    runtime::write_json(folder / "latency.json", json);
+    CHECK_NOTHROW(pruning::read_latency(folder / "latency.json"));
   }
   SUBCASE("no size") {
     json["latent"] = {0, 64};
