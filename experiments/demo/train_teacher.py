@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -98,8 +98,10 @@ def make_text_encoder(vocabulary: int) -> CLIPTextModel:
 
 def start_as_identity(module: nn.Module) -> nn.Module:
     """Zeroes the last layer of every residual branch, as the authors of these networks start them."""
+    # Within a transformer, `to_out.0` ends no branch of its own: `proj_out` does.
+    last = ("conv2", "proj_out") if isinstance(module, UNet2DConditionModel) else ("conv2", "to_out.0")
     for name, layer in module.named_modules():
-        if name.endswith(("conv2", "proj_out")) or (name.endswith("to_out.0") and isinstance(module, AutoencoderKL)):
+        if name.endswith(last):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
     return module
@@ -163,11 +165,12 @@ def latent_moments(vae: AutoencoderKL, images: Tensor, batch: int = 1024) -> Ten
 
 @torch.no_grad()
 def denoising_loss(
-    unet: nn.Module, latents: Tensor, contexts: Tensor, scheduler: DDIMScheduler, batch: int = 256
+    unet: nn.Module, latents: Tensor, contexts: Tensor | None, scheduler: SchedulerMixin, batch: int = 256
 ) -> dict[str, Any]:
     """Returns the noise-prediction error on scaled latents, not weighted, overall and by quarter of the schedule.
 
-    Timesteps are spread evenly over the rows and the noise is fixed, so that two models see the same inputs.
+    Timesteps are spread evenly over the rows and the noise is fixed, so that two models see the same inputs. A U-Net
+    that takes no text has no contexts.
     """
     count, steps = len(latents), scheduler.config.num_train_timesteps
     generator = torch.Generator().manual_seed(0)
@@ -176,7 +179,8 @@ def denoising_loss(
     noisy = scheduler.add_noise(latents, noise, timesteps)
     errors = []
     for rows in torch.arange(count, device=latents.device).split(batch):
-        predicted = unet(noisy[rows], timesteps[rows], contexts[rows]).sample
+        context = () if contexts is None else (contexts[rows],)
+        predicted = unet(noisy[rows], timesteps[rows], *context).sample
         errors.append((predicted.float() - noise[rows]).square().mean((1, 2, 3)))
     error, which = torch.cat(errors), timesteps * TIMESTEP_BINS // steps
     return {
@@ -287,7 +291,7 @@ def train_denoiser(
         return (weights[t] * errors).mean()
 
     def evaluate(modules: nn.ModuleDict) -> dict[str, Any]:
-        with autocast(device):
+        with autocast(device, args.bf16):
             return denoising_loss(modules["unet"], *val, scheduler)
 
     options = stage_options(args, "denoiser", learning_rate=args.learning_rate, steps=args.steps, minutes=args.minutes)

@@ -46,6 +46,7 @@ class StageOptions:
     checkpoint_every: int = 2000
     graph: bool = True
     compile: bool = False
+    bf16: bool = False  # on a CPU; a GPU always computes in bf16
     # Minutes since the program started after which training stops early, keeping what it has.
     deadline: float | None = None
 
@@ -61,6 +62,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint-every", type=int, default=2000, metavar="STEPS")
     parser.add_argument("--deadline", type=float, metavar="MINUTES", help="stop early after this long, and save")
     parser.add_argument("--compile", action="store_true", help="torch.compile the models (a minute or two at start)")
+    parser.add_argument("--bf16", action="store_true", help="compute in bf16 on a CPU too, as on a GPU")
     parser.add_argument("--eager", action="append", default=[], metavar="STAGE", help="no CUDA graph in this stage")
     parser.add_argument("--probe", action="store_true", help="time 30 steps of every stage and write nothing")
 
@@ -76,6 +78,7 @@ def stage_options(args: argparse.Namespace, name: str, **values: Any) -> StageOp
         checkpoint_every=args.checkpoint_every,
         graph=name not in args.eager,
         compile=args.compile,
+        bf16=args.bf16,
         deadline=args.deadline,
         **values,
     )
@@ -93,9 +96,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 on a GPU. Weights stay float32 and are used once a step, so caching their casts gains nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
+def autocast(device: torch.device, bf16: bool = False) -> torch.autocast:
+    """bf16 on a GPU, or if asked. Weights stay float32 and are used once a step, so caching their casts gains nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or device.type == "cuda", cache_enabled=False)
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -268,7 +271,7 @@ class Stage:
 
     def _update(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
-        with autocast(self._device):
+        with autocast(self._device, self.options.bf16):
             loss = self._loss(self.modules, self._generator)
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
