@@ -97,7 +97,7 @@ def device_name(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, bf16: bool = False) -> torch.autocast:
-    """bf16 on a GPU, or if asked. Weights stay float32 and are used once a step, so caching their casts gains nothing."""
+    """bf16 on a GPU, or if asked. Weights stay float32 and are used once a step: caching their casts gains nothing."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 or device.type == "cuda", cache_enabled=False)
 
 
