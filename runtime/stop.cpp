@@ -1,7 +1,10 @@
 #include "runtime/stop.h"
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
+#include <string_view>
 
 #include "runtime/error.h"
 
@@ -15,6 +18,14 @@ void on_signal(int) {
   g_stop = 1;
 }
 
+// Reached in the middle of any instruction that reads mapped memory: there is nothing to go back to.
+void on_lost_page(int) {
+  constexpr std::string_view kMessage =
+      "laptopdiff: a file that was being read became shorter, or its disk failed; the output is as it was\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
+  std::_Exit(static_cast<int>(ExitCode::bad_input));
+}
+
 }  // namespace
 
 void install_stop_handlers() {
@@ -24,6 +35,7 @@ void install_stop_handlers() {
   action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  std::signal(SIGBUS, on_lost_page);
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error with a message, not a silent death
 }
 

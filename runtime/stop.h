@@ -3,7 +3,8 @@
 
 namespace laptopdiff::runtime {
 
-// Installs the handlers; a second signal ends the process at once. Called once by main.
+// Installs the handlers; a second signal ends the process at once. Called once by main. Also turns what the kernel
+// sends where a mapped file was cut short under us (SIGBUS) into a message and the exit code of a bad input.
 void install_stop_handlers();
 
 // True once a signal has come. A loop that sees it saves its state and throws stopped_error.

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <csignal>
 
+#include "runtime/safetensors.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/thrown.h"
 
 #include <doctest/doctest.h>
@@ -64,6 +66,29 @@ TEST_CASE("a closed pipe is an error of the write, not a death") {
   });
   REQUIRE(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("a mapped file that is cut short is a bad input, not a death") {
+  const test::TemporaryFolder folder;
+  const std::vector<std::byte> zeros(1 << 20);
+  write_safetensors(folder / "a.safetensors",
+                    {{"a", TensorView{DType::u8, {std::int64_t{1} << 20}, zeros.data(), zeros.size()}}});
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const int status = in_child([&] {
+    install_stop_handlers();
+    ::dup2(ends[1], STDERR_FILENO);
+    const auto file = SafetensorsFile::open(folder / "a.safetensors");
+    std::filesystem::resize_file(file->path(), 200);
+    return static_cast<int>(file->at("a").data[zeros.size() - 1]);
+  });
+  ::close(ends[1]);
+  char text[200] = {};
+  CHECK(::read(ends[0], text, sizeof text - 1) > 0);
+  ::close(ends[0]);
+  CHECK(std::string(text).find("a file that was being read became shorter") != std::string::npos);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == static_cast<int>(ExitCode::bad_input));
 }
 
 }  // namespace
