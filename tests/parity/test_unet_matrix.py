@@ -175,7 +175,22 @@ def error_of(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got - want).abs().max() / (want.max() - want.min()))
 
 
-@pytest.fixture(scope="module", params=CASES, ids=name_of)
+def representatives(n: int, usable=lambda case: True) -> list[matrix.Configuration]:
+    """The n configurations that hold the most different options together, found greedily."""
+    seen: set = set()
+    chosen: list[matrix.Configuration] = []
+    for _ in range(n):
+        chosen.append(max(filter(usable, CASES), key=lambda c: len({(c.model_class, i) for i in c.row.items()} - seen)))
+        seen |= {(chosen[-1].model_class, item) for item in chosen[-1].row.items()}
+    return chosen
+
+
+def with_fast_part(cases: list[matrix.Configuration], fast: list[matrix.Configuration]) -> list:
+    """Parameters of which all but the fast ones are marked slow."""
+    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+
+
+@pytest.fixture(scope="module", params=with_fast_part(CASES, representatives(6)), ids=name_of)
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return make_reference(request.param, tmp_path_factory.mktemp("unet"))
 
@@ -216,16 +231,6 @@ def test_the_generator_covers_what_brute_force_finds_possible() -> None:
     assert pairwise.all_pairs(space) == pairwise.pairs_of(space, allowed)
     assert pairwise.pairs_of(space, pairwise.rows(space)) == pairwise.pairs_of(space, allowed)
     assert len(pairwise.rows(space)) < len(allowed) / 2
-
-
-def representatives(n: int, usable=lambda case: True) -> list[matrix.Configuration]:
-    """The n configurations that hold the most different options together, found greedily."""
-    seen: set = set()
-    chosen: list[matrix.Configuration] = []
-    for _ in range(n):
-        chosen.append(max(filter(usable, CASES), key=lambda c: len({(c.model_class, i) for i in c.row.items()} - seen)))
-        seen |= {(chosen[-1].model_class, item) for item in chosen[-1].row.items()}
-    return chosen
 
 
 # ---------------------------------------------------------------- numbers
@@ -284,7 +289,7 @@ def test_bf16_is_as_near_to_f32_as_diffusers_in_bf16(reference: Reference) -> No
     assert error_of(forward(reference, "--dtype", "bf16")["sample"], reference.sample) <= 0.05
 
 
-@pytest.mark.parametrize("case", representatives(8, runs_in_half), ids=name_of)
+@pytest.mark.parametrize("case", with_fast_part(representatives(8, runs_in_half), representatives(2, runs_in_half)), ids=name_of)
 def test_f16_is_as_near_to_f32_as_diffusers_in_f16(case: matrix.Configuration, tmp_path: Path) -> None:
     assert_as_near_to_f32_as_diffusers(make_reference(case, tmp_path), torch.float16, "f16")
 
@@ -308,6 +313,7 @@ def gradients(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Refer
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", representatives(6), ids=name_of)
 def test_gradients_are_those_of_autograd_through_diffusers(case: matrix.Configuration, gradients: dict) -> None:
     made, our_loss, ours = gradients[case.name]
