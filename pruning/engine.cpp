@@ -93,14 +93,16 @@ at::Tensor join_rows(const std::vector<at::Tensor>& parts) {
   std::int64_t offset = first.storage_offset();
   bool consecutive = true;
   for (const at::Tensor& part : parts) {
-    consecutive = consecutive && part.is_contiguous() && part.is_alias_of(first) && part.storage_offset() == offset &&
-                  part.sizes() == first.sizes();
+    consecutive = consecutive && part.is_non_overlapping_and_dense() && part.strides() == first.strides() &&
+                  part.is_alias_of(first) && part.storage_offset() == offset && part.sizes() == first.sizes();
     offset += part.numel();
   }
   if (!consecutive) return at::cat(parts, 0);
   std::vector<std::int64_t> sizes = first.sizes().vec();
   sizes[0] *= static_cast<std::int64_t>(parts.size());
-  return first.as_strided(sizes, first.strides(), first.storage_offset());
+  std::vector<std::int64_t> strides = first.strides().vec();
+  strides[0] = first.numel() / first.size(0);  // that of a single row may be anything
+  return first.as_strided(sizes, strides, first.storage_offset());
 }
 
 at::Tensor repeat_rows(const at::Tensor& tensor, std::int64_t times) {
@@ -256,7 +258,8 @@ void Engine::run_together(const std::vector<Move>& moves, std::vector<State>& st
     for (const std::size_t member : group) members.push_back(&at(member));
     State joined = join_states(members, kind);
     executor_.run(*moves[i].step, joined);
-    joined.hidden = joined.hidden.contiguous();
+    // Rows of it must be dense; images may be channels-last, and stay so.
+    joined.hidden = joined.hidden.contiguous(joined.hidden.suggest_memory_format());
     for (std::size_t k = 0; k < group.size(); ++k) take_rows(joined, static_cast<std::int64_t>(k), kind, at(group[k]));
   }
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "runtime/error.h"
+#include "unet/cpu_attention.h"
 #include "unet/weights.h"
 
 namespace laptopdiff::unet {
@@ -64,6 +65,48 @@ Executor::Executor(const Program& program, const TensorMap& weights) : program_(
   }
 }
 
+Executor Executor::for_inference(const Program& program, TensorMap weights) {
+  Executor executor(program, weights);
+  weights.clear();  // from here on the executor holds the only reference, and drops each tensor as it is packed
+  executor.packed_ = can_pack(executor.dtype_);
+  for (const Weights& own : executor.bound_) {
+    for (const auto& [name, tensor] : own) executor.packed_ = executor.packed_ && tensor.device().is_cpu();
+  }
+  if (!executor.packed_) return executor;
+  const c10::InferenceMode inference;
+  for (const Step& step : program.steps) executor.pack(step, executor.bound_[static_cast<std::size_t>(step.position)]);
+  return executor;
+}
+
+void Executor::pack(const Step& step, Weights& own) const {
+  const Config& c = program_.config;
+  const std::int64_t tokens = std::int64_t{step.height} * step.width;
+  if (step.kind == StepKind::ff) {  // GEGLU as two products, the second of which takes in the first
+    const at::Tensor matrix = own.at("ff.net.0.proj.weight"), bias = own.at("ff.net.0.proj.bias");
+    for (const char* key : {"ff.net.0.proj.weight", "ff.net.0.proj.bias"}) own.erase(key);
+    const auto matrices = matrix.chunk(2), biases = bias.chunk(2);
+    own["ff.value.weight"] = matrices[0];
+    own["ff.gate.weight"] = matrices[1];
+    own["ff.value.bias"] = biases[0].clone();
+    own["ff.gate.bias"] = biases[1].clone();
+  }
+  for (auto& [name, tensor] : own) {
+    const at::Tensor plain = tensor;
+    if (plain.dim() == 4) {
+      ConvShape shape = conv_shape(step, plain);
+      shape.height = shape.stride * step.height;
+      shape.width = shape.stride * step.width;
+      tensor = pack_conv(plain, shape);
+    } else if (plain.dim() == 2 && !(step.kind == StepKind::embed && name == "class_embedding.weight" &&
+                                     c.class_embedding == ClassEmbedding::table)) {
+      const bool of_text = name.starts_with("attn2.to_k") || name.starts_with("attn2.to_v");
+      const bool of_image = !of_text && step.kind != StepKind::embed && !name.starts_with("time_emb_proj");
+      tensor = pack_linear(plain, of_image ? tokens : of_text ? program_.geometry.tokens : 1);
+    }
+    if (!tensor.is_same(plain)) runtime::release_pages(plain);
+  }
+}
+
 const at::Tensor& Executor::weight(const Step& step, const std::string& name) const {
   const auto& own = bound_[static_cast<std::size_t>(step.position)];
   const auto found = own.find(name);
@@ -71,23 +114,58 @@ const at::Tensor& Executor::weight(const Step& step, const std::string& name) co
   return found->second;
 }
 
-at::Tensor Executor::linear(const Step& step, const std::string& name, const at::Tensor& input, bool bias) const {
+at::Tensor Executor::bias(const Step& step, const std::string& prefix) const {
+  const auto& own = bound_[static_cast<std::size_t>(step.position)];
+  const auto found = own.find(prefix + "bias");
+  return found == own.end() ? at::Tensor() : found->second;
+}
+
+at::Tensor Executor::linear(const Step& step, const std::string& name, const at::Tensor& input,
+                            const at::Tensor& residual) const {
   const at::Tensor& matrix = weight(step, name + ".weight");
-  return bias ? at::linear(input, matrix, weight(step, name + ".bias")) : at::linear(input, matrix);
+  const at::Tensor shift = bias(step, name + ".");
+  if (matrix.is_mkldnn())
+    return packed_linear(input, matrix, shift, residual.defined() ? Epilogue::add : Epilogue::none, residual);
+  const at::Tensor output = shift.defined() ? at::linear(input, matrix, shift) : at::linear(input, matrix);
+  return residual.defined() ? output + residual : output;
+}
+
+ConvShape Executor::conv_shape(const Step& step, const at::Tensor& kernel) const {
+  ConvShape shape;
+  shape.stride = step.kind == StepKind::downsample ? 2 : 1;
+  shape.padding = shape.stride == 1 || program_.config.downsample_padding == 1 ? (kernel.size(2) - 1) / 2 : 0;
+  return shape;
 }
 
 at::Tensor Executor::conv(const Step& step, const std::string& name, const at::Tensor& image,
-                          std::int64_t stride) const {
+                          const at::Tensor& residual) const {
   const std::string prefix = name.empty() ? "" : name + ".";
   const at::Tensor& kernel = weight(step, prefix + "weight");
-  const std::int64_t padding = stride == 1 || program_.config.downsample_padding == 1 ? (kernel.size(2) - 1) / 2 : 0;
-  return at::conv2d(image, kernel, weight(step, prefix + "bias"), stride, padding);
+  const at::Tensor shift = bias(step, prefix);
+  const ConvShape shape = conv_shape(step, kernel);
+  if (kernel.is_mkldnn()) return packed_conv(image, kernel, shift, shape, residual);
+  const at::Tensor output = at::conv2d(image, kernel, shift, shape.stride, shape.padding);
+  return residual.defined() ? residual + output : output;
 }
 
-at::Tensor Executor::group_norm(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t groups,
-                                double eps) const {
+at::Tensor Executor::group_norm(const Step& step, const std::string& name, const at::Tensor& image,
+                                GroupNorm norm) const {
   const std::string prefix = name.empty() ? "" : name + ".";
-  return at::group_norm(image, groups, weight(step, prefix + "weight"), weight(step, prefix + "bias"), eps);
+  norm.gain = weight(step, prefix + "weight");
+  norm.bias = weight(step, prefix + "bias");
+  if (packed_) return cpu_group_norm(image, norm);
+  const auto pixelwise = [](const at::Tensor& x) { return x.unsqueeze(2).unsqueeze(3); };  // [B, C, 1, 1]
+  at::Tensor normed = at::group_norm(norm.add.defined() ? image + pixelwise(norm.add) : image, norm.groups, norm.gain,
+                                     norm.bias, norm.eps);
+  if (norm.scale.defined()) normed = normed * (1 + pixelwise(norm.scale)) + pixelwise(norm.shift);
+  return norm.silu ? at::silu(normed) : normed;
+}
+
+at::Tensor Executor::norm_and_activate(const Step& step, const std::string& name, const at::Tensor& image,
+                                       GroupNorm norm, Activation activation) const {
+  norm.silu = activation == Activation::silu;
+  const at::Tensor normed = group_norm(step, name, image, norm);
+  return norm.silu ? normed : apply(activation, normed);
 }
 
 at::Tensor Executor::activate(const at::Tensor& x) const { return apply(program_.config.act, x); }
@@ -96,6 +174,7 @@ State Executor::start(const Inputs& inputs) const {
   const Config& c = program_.config;
   State state;
   state.hidden = (c.center_input_sample ? 2 * inputs.sample - 1.0 : inputs.sample).to(dtype_);
+  if (packed_) state.hidden = state.hidden.contiguous(at::MemoryFormat::ChannelsLast);
   state.height = state.hidden.size(2);
   state.width = state.hidden.size(3);
   if (inputs.encoder_hidden_states.defined()) state.context = inputs.encoder_hidden_states.to(dtype_);
@@ -109,7 +188,7 @@ void Executor::embed(const Inputs& inputs, State& state) const {
   need(inputs.timestep, "timestep", c, "a time embedding");
   at::Tensor projected = sinusoid(c, inputs.timestep, c.time_channels).to(dtype_);  // [B, C0]
   if (inputs.timestep_cond.defined()) {
-    projected = projected + linear(step, "time_embedding.cond_proj", inputs.timestep_cond.to(dtype_), false);
+    projected = projected + linear(step, "time_embedding.cond_proj", inputs.timestep_cond.to(dtype_));
   }
   at::Tensor embedding = two_linears(step, "time_embedding", projected);  // [B, E]
   if (c.time_embedding_post_act) embedding = apply(c.time_post_act, embedding);
@@ -176,8 +255,8 @@ void Executor::run(const Step& step, State& state) const {
     case StepKind::shell_out: shell_out(step, state); break;
     case StepKind::attention: state.hidden = plain_attention(step, state.hidden); break;
     case StepKind::downsample:
-      state.hidden = conv(
-          step, "conv", c.downsample_padding == 0 ? at::constant_pad_nd(state.hidden, {0, 1, 0, 1}) : state.hidden, 2);
+      state.hidden = conv(step, "conv",
+                          c.downsample_padding == 0 ? at::constant_pad_nd(state.hidden, {0, 1, 0, 1}) : state.hidden);
       break;
     case StepKind::upsample: {
       const bool to_skip = stage(step).upsample_to_skip;
@@ -187,12 +266,12 @@ void Executor::run(const Step& step, State& state) const {
       break;
     }
     case StepKind::norm_out: {
-      const at::Tensor normed = group_norm(step, "", state.hidden, c.norm_groups, c.norm_eps);
-      state.hidden = c.model_class == ModelClass::conditional ? activate(normed)
-                                                              : at::silu(normed);  // UNet2DModel ignores act_fn here
+      // UNet2DModel ignores act_fn here.
+      const Activation activation = c.model_class == ModelClass::conditional ? c.act : Activation::silu;
+      state.hidden = norm_and_activate(step, "", state.hidden, {c.norm_groups, c.norm_eps}, activation);
       break;
     }
-    case StepKind::conv_out: state.hidden = conv(step, "", state.hidden); break;
+    case StepKind::conv_out: state.hidden = conv(step, "", state.hidden).contiguous(); break;
   }
 }
 
@@ -200,7 +279,7 @@ at::Tensor Executor::resnet(const Step& step, const State& state) const {
   const Config& c = program_.config;
   const Stage& own = stage(step);
   at::Tensor input = state.hidden;
-  at::Tensor hidden = activate(group_norm(step, "norm1", input, c.norm_groups, c.norm_eps));
+  at::Tensor hidden = norm_and_activate(step, "norm1", input, {c.norm_groups, c.norm_eps}, c.act);
   if (step.resample == Resample::resnet) {
     const bool up = step.path.find("upsamplers") != std::string::npos;
     const auto resize = [&](const at::Tensor& x) {
@@ -210,18 +289,20 @@ at::Tensor Executor::resnet(const Step& step, const State& state) const {
     hidden = resize(hidden);
   }
   hidden = conv(step, "conv1", hidden);
-  const at::Tensor time = linear(step, "time_emb_proj", own.skip_time_act ? state.embedding : state.embedding_act)
-                              .unsqueeze(2)
-                              .unsqueeze(3);  // [B, C, 1, 1]
+  const at::Tensor time =
+      linear(step, "time_emb_proj", own.skip_time_act ? state.embedding : state.embedding_act);  // [B, C] or [B, 2C]
+  GroupNorm norm{c.norm_groups, c.norm_eps};
   if (c.time_scale_shift == TimeScaleShift::shift) {
-    hidden = group_norm(step, "norm2", hidden + time, c.norm_groups, c.norm_eps);
+    norm.add = time;
   } else {
     const auto scale_shift = time.chunk(2, 1);
-    hidden = group_norm(step, "norm2", hidden, c.norm_groups, c.norm_eps) * (1 + scale_shift[0]) + scale_shift[1];
+    norm.scale = scale_shift[0];
+    norm.shift = scale_shift[1];
   }
-  hidden = conv(step, "conv2", activate(hidden));
+  hidden = norm_and_activate(step, "norm2", hidden, norm, c.act);
   const at::Tensor skip = step.in_channels == step.out_channels ? input : conv(step, "conv_shortcut", input);
-  return own.output_scale == 1.0 ? skip + hidden : (skip + hidden) / own.output_scale;
+  hidden = conv(step, "conv2", hidden, skip);
+  return own.output_scale == 1.0 ? hidden : hidden / own.output_scale;
 }
 
 at::Tensor Executor::shortcut(const Step& step, const at::Tensor& image) const {
@@ -235,7 +316,7 @@ void Executor::shell_in(const Step& step, State& state) const {
   state.residual = state.hidden;
   state.height = state.hidden.size(2);
   state.width = state.hidden.size(3);
-  at::Tensor hidden = group_norm(step, "norm", state.hidden, c.norm_groups, kShellNormEps);
+  at::Tensor hidden = group_norm(step, "norm", state.hidden, {c.norm_groups, kShellNormEps});
   if (!c.linear_projection) hidden = conv(step, "proj_in", hidden);
   hidden = hidden.flatten(2).transpose(1, 2);  // [B, N, C]
   state.hidden = c.linear_projection ? linear(step, "proj_in", hidden) : hidden.contiguous();
@@ -245,22 +326,26 @@ void Executor::shell_out(const Step& step, State& state) const {
   const bool matrix = program_.config.linear_projection;
   at::Tensor hidden = matrix ? linear(step, "proj_out", state.hidden) : state.hidden;
   hidden = hidden.transpose(1, 2).reshape({hidden.size(0), hidden.size(2), state.height, state.width});  // [B, C, H, W]
-  if (!matrix) hidden = conv(step, "proj_out", hidden);
-  state.hidden = hidden + state.residual;
+  state.hidden = matrix ? hidden + state.residual : conv(step, "proj_out", hidden, state.residual);
   state.residual = at::Tensor();
 }
 
 at::Tensor Executor::attend(const Step& step, const std::string& name, const at::Tensor& queries,
-                            const at::Tensor& keys, bool bias) const {
-  const std::int64_t heads = stage(step).heads;
-  const auto split = [&](const at::Tensor& x) {  // [B, N, C] -> [B, heads, N, C / heads]
-    return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
-  };
+                            const at::Tensor& keys, const at::Tensor& residual) const {
   const std::string prefix = name.empty() ? "" : name + ".";
-  const at::Tensor mixed = at::scaled_dot_product_attention(split(linear(step, prefix + "to_q", queries, bias)),
-                                                            split(linear(step, prefix + "to_k", keys, bias)),
-                                                            split(linear(step, prefix + "to_v", keys, bias)));
-  return linear(step, prefix + "to_out.0", mixed.transpose(1, 2).reshape(queries.sizes()));
+  const std::int64_t heads = stage(step).heads;
+  const at::Tensor q = linear(step, prefix + "to_q", queries), k = linear(step, prefix + "to_k", keys),
+                   v = linear(step, prefix + "to_v", keys);
+  at::Tensor mixed;
+  if (packed_ && has_cpu_attention(dtype_, q.size(2) / heads)) {
+    mixed = cpu_attention(q, k, v, heads);
+  } else {
+    const auto split = [&](const at::Tensor& x) {  // [B, N, C] -> [B, heads, N, C / heads]
+      return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
+    };
+    mixed = at::scaled_dot_product_attention(split(q), split(k), split(v)).transpose(1, 2).reshape(queries.sizes());
+  }
+  return linear(step, prefix + "to_out.0", mixed, residual);
 }
 
 at::Tensor Executor::token_attention(const Step& step, const State& state) const {
@@ -270,23 +355,30 @@ at::Tensor Executor::token_attention(const Step& step, const State& state) const
                                            weight(step, norm + ".bias"), kLayerNormEps);
   const bool cross = !first || stage(step).only_cross_attention;
   if (cross) need(state.context, "encoder_hidden_states", program_.config, "cross-attention");
-  return attend(step, first ? "attn1" : "attn2", tokens, cross ? state.context : tokens, false) + state.hidden;
+  return attend(step, first ? "attn1" : "attn2", tokens, cross ? state.context : tokens, state.hidden);
 }
 
 at::Tensor Executor::feed_forward(const Step& step, const at::Tensor& tokens) const {
   const at::Tensor normed = at::layer_norm(tokens, {step.in_channels}, weight(step, "norm3.weight"),
                                            weight(step, "norm3.bias"), kLayerNormEps);
+  if (packed_) {
+    const at::Tensor gate = packed_linear(normed, weight(step, "ff.gate.weight"), weight(step, "ff.gate.bias"),
+                                          Epilogue::gelu);  // [B, N, 4C]
+    const at::Tensor product =
+        packed_linear(normed, weight(step, "ff.value.weight"), weight(step, "ff.value.bias"), Epilogue::multiply, gate);
+    return linear(step, "ff.net.2", product, tokens);
+  }
   const auto halves = linear(step, "ff.net.0.proj", normed).chunk(2, -1);  // value, gate: [B, N, 4C] each
-  return linear(step, "ff.net.2", halves[0] * at::gelu(halves[1])) + tokens;
+  return linear(step, "ff.net.2", halves[0] * at::gelu(halves[1]), tokens);
 }
 
 at::Tensor Executor::plain_attention(const Step& step, const at::Tensor& image) const {
   const Stage& own = stage(step);
-  const at::Tensor normed = own.attention_norm
-                                ? group_norm(step, "group_norm", image, own.attention_groups, program_.config.norm_eps)
-                                : image;
+  const at::Tensor normed =
+      own.attention_norm ? group_norm(step, "group_norm", image, {own.attention_groups, program_.config.norm_eps})
+                         : image;
   const at::Tensor tokens = normed.flatten(2).transpose(1, 2).contiguous();  // [B, N, C]
-  const at::Tensor mixed = attend(step, "", tokens, tokens, true).transpose(1, 2).reshape(image.sizes());
+  const at::Tensor mixed = attend(step, "", tokens, tokens, {}).transpose(1, 2).reshape(image.sizes());
   return own.output_scale == 1.0 ? mixed + image : (mixed + image) / own.output_scale;
 }
 

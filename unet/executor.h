@@ -1,7 +1,8 @@
 // Runs steps on a state.
 //
 // A step never writes to a tensor that another State can see, so a copy of a State is a snapshot that costs nothing.
-// All maths goes through autograd-aware ATen calls: the same executor trains students.
+// All maths goes through autograd-aware ATen calls: the same executor trains students. One made for inference runs the
+// same steps on weights laid out for the CPU, with fused layers where there are some.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include "runtime/tensors.h"
+#include "unet/cpu_group_norm.h"
+#include "unet/packed_layers.h"
 #include "unet/program.h"
 
 namespace laptopdiff::unet {
@@ -59,6 +62,12 @@ class Executor {
   // that updates them in place updates this executor. Throws Error(bad_input) where one is missing or misshapen.
   Executor(const Program& program, const TensorMap& weights);
 
+  // For inference alone: takes the weights over and, on the CPU, packs them for its matrix kernels (packed_layers.h),
+  // one by one, so that a caller who moved the last copy in holds nothing twice. It is a choice of the caller and not
+  // made in passing, because packed weights are frozen and know no gradients. Outputs equal the plain executor's within
+  // the rounding of the type, and do not depend on threads; where nothing can be packed this is the plain executor.
+  static Executor for_inference(const Program& program, TensorMap weights);
+
   // The state before the first step. Checks that the inputs have what the config needs.
   State start(const Inputs& inputs) const;
   void run(const Step& step, State& state) const;
@@ -70,12 +79,22 @@ class Executor {
   const Program& program() const { return program_; }
 
  private:
-  const at::Tensor& weight(const Step& step, const std::string& name) const;  // name below the step's path
-  at::Tensor linear(const Step& step, const std::string& name, const at::Tensor& input, bool bias = true) const;
-  at::Tensor conv(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t stride = 1) const;
-  at::Tensor group_norm(const Step& step, const std::string& name, const at::Tensor& image, std::int64_t groups,
-                        double eps) const;
+  using Weights = std::unordered_map<std::string, at::Tensor>;  // of a step; name below the step's path
+
+  void pack(const Step& step, Weights& own) const;
+  const at::Tensor& weight(const Step& step, const std::string& name) const;
+  at::Tensor bias(const Step& step, const std::string& prefix) const;  // undefined where the layer has none
+  // A layer's output, with `residual` added where it is defined.
+  at::Tensor linear(const Step& step, const std::string& name, const at::Tensor& input,
+                    const at::Tensor& residual = {}) const;
+  at::Tensor conv(const Step& step, const std::string& name, const at::Tensor& image,
+                  const at::Tensor& residual = {}) const;
+  ConvShape conv_shape(const Step& step, const at::Tensor& kernel) const;
+  // `norm` comes with what is fused into it; the layer's gain and bias are filled in here.
+  at::Tensor group_norm(const Step& step, const std::string& name, const at::Tensor& image, GroupNorm norm) const;
   at::Tensor activate(const at::Tensor& x) const;
+  at::Tensor norm_and_activate(const Step& step, const std::string& name, const at::Tensor& image, GroupNorm norm,
+                               Activation activation) const;
 
   void embed(const Inputs& inputs, State& state) const;
   at::Tensor two_linears(const Step& step, const std::string& name, const at::Tensor& input) const;
@@ -88,12 +107,13 @@ class Executor {
   at::Tensor feed_forward(const Step& step, const at::Tensor& tokens) const;
   at::Tensor plain_attention(const Step& step, const at::Tensor& image) const;
   at::Tensor attend(const Step& step, const std::string& name, const at::Tensor& queries, const at::Tensor& keys,
-                    bool bias) const;
+                    const at::Tensor& residual) const;
   const Stage& stage(const Step& step) const { return program_.stages[static_cast<std::size_t>(step.stage)]; }
 
   Program program_;
-  std::vector<std::unordered_map<std::string, at::Tensor>> bound_;  // by base position, name below the step's path
+  std::vector<Weights> bound_;  // by base position
   at::ScalarType dtype_ = at::kFloat;
+  bool packed_ = false;
 };
 
 }  // namespace laptopdiff::unet

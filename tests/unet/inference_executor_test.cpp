@@ -1,0 +1,109 @@
+// An executor made for inference against the plain one.
+#include <torch/types.h>
+
+#include "pruning/engine.h"
+#include "tests/support/models.h"
+#include "tests/support/tolerance.h"
+#include "unet/packed_layers.h"
+#include "unet/weights.h"
+
+#include <doctest/doctest.h>
+
+using namespace laptopdiff;
+using test::random_weights;
+
+namespace {
+
+// What the small model lacks: linear projections, scale and shift, other activations, several blocks a shell.
+unet::Config other_config() {
+  runtime::Json json = {
+      {"_class_name", "UNet2DConditionModel"},
+      {"sample_size", 8},
+      {"block_out_channels", {16, 32}},
+      {"down_block_types", {"CrossAttnDownBlock2D", "DownBlock2D"}},
+      {"up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D"}},
+      {"cross_attention_dim", 12},
+      {"attention_head_dim", 4},
+      {"norm_num_groups", 8},
+      {"use_linear_projection", true},
+      {"transformer_layers_per_block", 2},
+      {"resnet_time_scale_shift", "scale_shift"},
+      {"act_fn", "gelu"},
+      {"downsample_padding", 0},
+  };
+  return unet::parse_config(json, "other_config");
+}
+
+unet::Config plain_attention_config() {
+  const runtime::Json json = {
+      {"_class_name", "UNet2DModel"},
+      {"sample_size", 8},
+      {"block_out_channels", {16, 32}},
+      {"down_block_types", {"DownBlock2D", "AttnDownBlock2D"}},
+      {"up_block_types", {"AttnUpBlock2D", "UpBlock2D"}},
+      {"attention_head_dim", 8},
+      {"norm_num_groups", 8},
+  };
+  return unet::parse_config(json, "plain_attention_config");
+}
+
+}  // namespace
+
+TEST_CASE("an executor for inference gives the plain one's output within rounding") {
+  const c10::InferenceMode inference;
+  for (const unet::Config& config : {test::small_config(), other_config(), plain_attention_config()}) {
+    const unet::Program program = unet::build_base(config);
+    const runtime::TensorMap weights = random_weights(program);
+    for (const std::int64_t batch : {1, 3}) {
+      const unet::Inputs inputs = test::random_inputs(config, batch);
+      const at::Tensor exact = unet::Executor(program, weights).forward(inputs);
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+        const runtime::TensorMap own = unet::convert(weights, dtype, at::kCPU);
+        const unet::Inputs typed = unet::to(inputs, dtype, at::kCPU);
+        const at::Tensor fast = unet::Executor::for_inference(program, own).forward(typed);
+        const double error = test::relative_difference(fast, exact);
+        const double plain = test::relative_difference(unet::Executor(program, own).forward(typed), exact);
+        CHECK(fast.is_contiguous());
+        CHECK((fast.scalar_type() == dtype));
+        if (dtype == at::kFloat) CHECK(error <= 5e-6);
+        else CHECK(error <= 1.5 * plain + 1.0 / 256);  // no coarser than one rounding an operation
+      }
+    }
+  }
+}
+
+TEST_CASE("an executor for inference lets go of the weights that it has packed") {
+  const unet::Program program = unet::build_base(test::small_config());
+  runtime::TensorMap weights = random_weights(program);
+  const auto watched = weights.at("mid_block.resnets.0.conv1.weight").getIntrusivePtr();
+  const unet::Executor executor = unet::Executor::for_inference(program, std::move(weights));
+  if (unet::can_pack(at::kFloat)) CHECK(watched.use_count() == 1);
+}
+
+TEST_CASE("the engine has the naive loop's bits on packed weights, one at a time, and is close to it in batches") {
+  const c10::InferenceMode inference;
+  const unet::Program base = unet::build_base(test::small_config());
+  const unet::Executor executor = unet::Executor::for_inference(base, random_weights(base));
+  std::vector<unet::Program> variants{base};
+  for (const unet::Unit& unit : unet::find_units(base)) {
+    unet::Spec spec;
+    spec.base = base.config;
+    spec.removed = {{unit.layer, unet::How::bypass}};
+    variants.push_back(unet::prune(base, spec));
+  }
+  for (const int together : {1, 0}) {
+    pruning::EngineOptions options;
+    options.max_together = together;
+    const pruning::Engine engine(base, executor, options);
+    for (const std::int64_t batch : {1, 2}) {
+      const unet::Inputs inputs = test::random_inputs(base.config, batch);
+      const auto outputs = engine.evaluate(engine.plan(variants, batch, 4), inputs);
+      for (std::size_t v = 0; v < variants.size(); ++v) {
+        unet::State state = executor.start(inputs);
+        for (const unet::Step& step : variants[v].steps) executor.run(step, state);
+        if (together == 1) CHECK(at::equal(outputs[v], state.hidden));
+        else CHECK(test::relative_difference(outputs[v], state.hidden) <= 1e-5);
+      }
+    }
+  }
+}
