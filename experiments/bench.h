@@ -23,7 +23,7 @@ struct BenchOptions {
 };
 
 // Weights that keep activations near unit size, so that no path is benched on zeros, NaN or denormals.
-runtime::TensorMap random_weights(const unet::Program& program);
+runtime::TensorMap random_weights(const unet::Program& program, at::ScalarType dtype);
 
 // f32 on the CPU. Other salts give other numbers.
 unet::Inputs random_inputs(const unet::Program& program, std::int64_t batch, std::uint64_t salt);

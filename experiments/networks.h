@@ -11,20 +11,19 @@ namespace laptopdiff::experiments {
 
 class Networks {
  public:
-  // All on `model`'s weights, which they share. `timesteps`: of the training schedule, which a spec set must cover,
-  // from 0 on; `where` names the set. Throws Error(bad_input) where it does not.
-  Networks(const LoadedModel& model, std::int64_t timesteps, const std::string& where);
+  // For inference; takes over the model's weights, which all share. `timesteps`: of the training schedule, which a spec
+  // set must cover, from 0 on; `where` names the set. Throws Error(bad_input) where it does not.
+  Networks(LoadedModel model, std::int64_t timesteps, const std::string& where);
 
-  // The network of the interval that `timestep` falls in; intervals hold their first timestep, not their last.
-  const unet::Executor& at(double timestep) const;
-
-  std::size_t size() const { return networks_.size(); }
+  // By the network of the interval that `timestep` falls in; intervals hold their first timestep, not their last.
+  at::Tensor forward(double timestep, const unet::Inputs& inputs) const;
 
  private:
   struct Network {
     int first_timestep;
-    unet::Executor executor;
+    unet::Program program;
   };
+  unet::Executor executor_;
   std::vector<Network> networks_;  // in order of their timesteps
 };
 

@@ -56,7 +56,7 @@ TrueLossSource::TrueLossSource(const TrueLossOptions& options, const pruning::Sc
                                const std::string& scores_file, const CommonOptions& common)
     : model_(load_scored(options, scores, scores_file, common)),
       inputs_(read_calibration(options, model_, common)),
-      executor_(model_.base, model_.weights),
+      executor_(unet::Executor::for_inference(model_.base, std::move(model_.weights))),
       meter_(model_.base, executor_, inputs_, meter_options(options, scores.shell)) {}
 
 void TrueLossSource::require_made_for(const pruning::Scores& scores, const std::string& file) const {

@@ -46,9 +46,9 @@ Requests read_requests_of(const VariantSampling& options, pruning::Needs needs, 
 }  // namespace
 
 VariantSampler::VariantSampler(const std::string& pipeline, const VariantSampling& options, pruning::Needs needs,
-                               std::uint64_t seed, const LoadedModel& model, const WeightOptions& weights,
+                               std::uint64_t seed, const unet::Executor& executor, const WeightOptions& weights,
                                const CommonOptions& common)
-    : options_(options), model_(model), dtype_(common.torch_dtype()) {
+    : options_(options), executor_(executor), dtype_(common.torch_dtype()) {
   const c10::InferenceMode inference;
   check_sampling(options, needs, pipeline);
   pipeline_ = load_pipeline(pipeline, {weights, ""}, common);
@@ -56,7 +56,7 @@ VariantSampler::VariantSampler(const std::string& pipeline, const VariantSamplin
   if (!options.scheduler.empty()) kind = diffusion::parse_scheduler_kind(options.scheduler);
   scheduler_ = diffusion::Scheduler::make(pipeline_.scheduler_config, kind);
   requests_ = read_requests_of(options, needs, pipeline_);
-  const unet::Config& config = model.spec.base;
+  const unet::Config& config = executor.program().config;
   diffusion::check_fit(config, pipeline_, "score");
   diffusion::check_batches(config, "score");
   const auto [height, width] = own_latent_size(config, "score", "a sampling criterion needs it");
@@ -77,11 +77,10 @@ VariantSampler::VariantSampler(const std::string& pipeline, const VariantSamplin
 }
 
 void VariantSampler::draw(const unet::Program& variant, const Batch& done) {
-  const unet::Executor executor(variant, model_.weights);
   const diffusion::Denoiser denoise = [&](const at::Tensor& sample, double timestep,
                                           const diffusion::Context& context) {
     runtime::throw_if_stopped("finished work is kept; run the same command again to go on");
-    return executor.forward(network_inputs(sample, timestep, context, dtype_, at::Tensor())).to(at::kFloat);
+    return executor_.forward(variant, network_inputs(sample, timestep, context, dtype_, at::Tensor())).to(at::kFloat);
   };
   diffusion::sample(
       *scheduler_, denoise, [&](std::int64_t first, std::int64_t count) { return (*conditioner_)(first, count); }, run_,

@@ -33,10 +33,11 @@ struct VariantSampling {
 
 class VariantSampler {
  public:
-  // `model` is the pipeline's U-Net and must outlive it. Throws Error(usage): no pipeline, prompts or models where they
-  // are needed, fewer than two pictures for latent_shift, U-Nets that prompts do not condition; Error(bad_input).
+  // `executor` is of the pipeline's U-Net and must outlive it. Throws Error(usage): no pipeline, prompts or models
+  // where they are needed, fewer than two pictures for latent_shift, U-Nets that prompts do not condition;
+  // Error(bad_input).
   VariantSampler(const std::string& pipeline, const VariantSampling& options, pruning::Needs needs, std::uint64_t seed,
-                 const LoadedModel& model, const WeightOptions& weights, const CommonOptions& common);
+                 const unet::Executor& executor, const WeightOptions& weights, const CommonOptions& common);
 
   // What criteria call; valid as long as this lives.
   pruning::Sampling sampling();
@@ -49,7 +50,7 @@ class VariantSampler {
   void draw(const unet::Program& variant, const Batch& done);
 
   VariantSampling options_;
-  const LoadedModel& model_;
+  const unet::Executor& executor_;
   at::ScalarType dtype_;
   diffusion::Pipeline pipeline_;
   std::unique_ptr<diffusion::Scheduler> scheduler_;

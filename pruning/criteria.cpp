@@ -10,7 +10,8 @@ const char* needs_text(Needs needs) {
   switch (needs) {
     case Needs::weights: return "the weights alone";
     case Needs::inputs: return "a calibration set";
-    case Needs::targets: return "a calibration set with its noise";
+    case Needs::targets:
+    case Needs::gradients: return "a calibration set with its noise";
     case Needs::latents: return "a pipeline and prompts";
     case Needs::pictures: return "a pipeline, prompts and a CLIP model";
   }

@@ -17,11 +17,12 @@ namespace laptopdiff::pruning {
 
 // What a criterion looks at, besides the model.
 enum class Needs {
-  weights,   // nothing else
-  inputs,    // calibration samples
-  targets,   // and what the network should have predicted for them
-  latents,   // final latents, sampled without each row's layers
-  pictures,  // scores of pictures drawn so
+  weights,    // nothing else
+  inputs,     // calibration samples
+  targets,    // and what the network should have predicted for them
+  gradients,  // the same, to differentiate the loss by the weights
+  latents,    // final latents, sampled without each row's layers
+  pictures,   // scores of pictures drawn so
 };
 
 // Sampling, which lies above this library: experiments/ hands it in. P prompts.

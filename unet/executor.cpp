@@ -382,6 +382,12 @@ at::Tensor Executor::plain_attention(const Step& step, const at::Tensor& image) 
   return own.output_scale == 1.0 ? mixed + image : (mixed + image) / own.output_scale;
 }
 
+at::Tensor Executor::forward(const Program& variant, const Inputs& inputs) const {
+  State state = start(inputs);
+  for (const Step& step : variant.steps) run(step, state);
+  return state.hidden;
+}
+
 at::Tensor Executor::forward(const Inputs& inputs, const std::vector<Tap>& taps, const TapSink& sink) const {
   State state = start(inputs);
   auto tap = taps.begin();

@@ -75,6 +75,8 @@ class Executor {
   // The whole program. `taps` names positions to report; see find_taps.
   at::Tensor forward(const Inputs& inputs) const { return forward(inputs, {}, nullptr); }
   at::Tensor forward(const Inputs& inputs, const std::vector<Tap>& taps, const TapSink& sink) const;
+  // Of a variant of this executor's program, on the same weights.
+  at::Tensor forward(const Program& variant, const Inputs& inputs) const;
 
   const Program& program() const { return program_; }
 

@@ -74,13 +74,13 @@ void bench_layers(const BenchOptions& options, const CommonOptions& common, cons
   require_option(options.output, "--output", invocation);
   if (!options.spec.empty()) throw runtime::usage_error("bench layers: times the layers of a base; leave --spec out");
   runtime::check_output(options.output, common.existing());
-  const BenchSubject subject = open_subject(options, common);
+  BenchSubject subject = open_subject(options, common);
   if (subject.program.steps.size() != subject.base.steps.size())
     throw runtime::usage_error(options.model, " is pruned already; the times are of a full base model");
   if (common.dry_run) return runtime::say("inputs are fine");
   const c10::InferenceMode inference;
   const at::Device device = common.torch_device();
-  const unet::Executor executor(subject.base, subject.weights);
+  const unet::Executor executor = unet::Executor::for_inference(subject.base, std::move(subject.weights));
   Samples samples;
   samples.steps.resize(subject.base.steps.size());
   runtime::Progress progress("bench layers", options.repeat, "repeats");

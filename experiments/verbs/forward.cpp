@@ -75,7 +75,7 @@ void run_forward(const Invocation& invocation) {
     runtime::say(runtime::cat("would run ", inputs.batch(), " rows through ", model.program.steps.size(), " steps"));
     return;
   }
-  const unet::Executor executor(model.program, model.weights);
+  const unet::Executor executor = unet::Executor::for_inference(model.program, std::move(model.weights));
   runtime::TensorMap outputs;
   std::string first_bad;
   const at::Tensor sample = executor.forward(unet::to(inputs, common.torch_dtype(), common.torch_device()), taps,

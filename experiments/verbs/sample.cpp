@@ -195,7 +195,7 @@ diffusion::Denoiser denoiser(const Networks& networks, at::ScalarType dtype, con
       [&networks, dtype, timestep_cond](const at::Tensor& sample, double timestep, const diffusion::Context& context) {
         runtime::throw_if_interrupted("no picture was kept");
         const unet::Inputs inputs = network_inputs(sample, timestep, context, dtype, timestep_cond);
-        return networks.at(timestep).forward(inputs).to(at::kFloat);
+        return networks.forward(timestep, inputs).to(at::kFloat);
       };
 }
 
@@ -247,12 +247,12 @@ void run_sample(const Invocation& invocation) {
   const bool own_unet = is_own_unet(options);
   if (own_unet) weights.variant = unet::available_variant(options.unet, weights.variant);
   const std::string spec = own_unet || options.unet.empty() ? options.spec : options.unet;
-  const LoadedModel model = load_for_device(own_unet ? options.unet : pipeline.unet_folder.string(), spec, common,
-                                            WeightsHash::skip, weights, SpecSets::accept);
-  const unet::Config& config = model.spec.base;
+  LoadedModel model = load_for_device(own_unet ? options.unet : pipeline.unet_folder.string(), spec, common,
+                                      WeightsHash::skip, weights, SpecSets::accept);
+  const unet::Config config = model.spec.base;
   diffusion::check_fit(config, pipeline, "sample");
   check_labels(config, requests.labels);
-  const Networks networks(model, scheduler->schedule().train_timesteps, spec);
+  const Networks networks(std::move(model), scheduler->schedule().train_timesteps, spec);
   diffusion::SampleOptions run = sample_options(options, config, requests.count, device);
   const std::int64_t scale = pipeline.pixels_per_sample();
   const at::Tensor time_ids = size_conditioning(options, run.shape[1] * scale, run.shape[2] * scale);

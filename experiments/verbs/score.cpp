@@ -70,8 +70,17 @@ bool is_sampled(const pruning::Criterion& criterion) {
   return criterion.needs == pruning::Needs::latents || criterion.needs == pruning::Needs::pictures;
 }
 
+bool has_targets(const pruning::Criterion& criterion) {
+  return criterion.needs == pruning::Needs::targets || criterion.needs == pruning::Needs::gradients;
+}
+
+// The weights themselves, as they are stored, not laid out for inference.
+bool reads_weights(const pruning::Criterion& criterion) {
+  return criterion.needs == pruning::Needs::weights || criterion.needs == pruning::Needs::gradients;
+}
+
 bool is_calibrated(const pruning::Criterion& criterion) {
-  return criterion.needs == pruning::Needs::inputs || criterion.needs == pruning::Needs::targets;
+  return criterion.needs == pruning::Needs::inputs || has_targets(criterion);
 }
 
 void check_options(const ScoreOptions& options, const pruning::Criterion& criterion, const Invocation& invocation) {
@@ -144,8 +153,7 @@ Calibration read_calibration(const ScoreOptions& options, const pruning::Criteri
   if (options.samples > calibration.inputs.batch()) {
     throw runtime::usage_error("--samples ", options.samples, ": the calibration set has ", calibration.inputs.batch());
   }
-  if (criterion.needs == pruning::Needs::targets)
-    calibration.target = find_target(tensors, calibration.inputs, config, options);
+  if (has_targets(criterion)) calibration.target = find_target(tensors, calibration.inputs, config, options);
   if (options.samples > 0) calibration.inputs = unet::slice(calibration.inputs, 0, options.samples);
   calibration.sha256 = runtime::tensors_sha256(tensors);
   return calibration;
@@ -243,10 +251,13 @@ void run_score(const Invocation& invocation) {
   if (!model.spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
   const pruning::Removables removables = pruning::find_removables(model.base, shell);
+  const unet::Executor executor = reads_weights(criterion)
+                                      ? unet::Executor(model.base, model.weights)
+                                      : unet::Executor::for_inference(model.base, std::move(model.weights));
   std::optional<VariantSampler> sampler;
   if (is_sampled(criterion)) {
-    sampler.emplace(options.model, options.sampling, criterion.needs, static_cast<std::uint64_t>(options.seed), model,
-                    options.weights, common);
+    sampler.emplace(options.model, options.sampling, criterion.needs, static_cast<std::uint64_t>(options.seed),
+                    executor, options.weights, common);
   }
   const std::int64_t available = is_calibrated(criterion) ? calibration.inputs.batch()
                                  : sampler                ? sampler->sampling().prompts
@@ -256,7 +267,6 @@ void run_score(const Invocation& invocation) {
         runtime::cat("would score ", removables.units.size(), " units on ", available, " samples by ", criterion.name));
   }
 
-  const unet::Executor executor(model.base, model.weights);
   pruning::Subject subject{model.base,
                            removables,
                            executor,
