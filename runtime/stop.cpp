@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <string_view>
@@ -20,6 +21,8 @@ void on_signal(int) {
 
 // Reached in the middle of any instruction that reads mapped memory: there is nothing to go back to.
 void on_lost_page(int) {
+  static std::atomic_flag told;
+  while (told.test_and_set()) ::pause();  // another thread met the same and ends the process
   constexpr std::string_view kMessage =
       "laptopdiff: a file that was being read became shorter, or its disk failed; the output is as it was\n";
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, kMessage.data(), kMessage.size());
