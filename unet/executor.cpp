@@ -4,6 +4,9 @@
 #include <torch/types.h>
 
 #include <cmath>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "runtime/error.h"
 #include "unet/cpu_attention.h"
@@ -41,6 +44,15 @@ at::Tensor sinusoid(const Config& c, const at::Tensor& values, int width) {
   return width % 2 == 1 ? at::constant_pad_nd(embedding, {0, 1}) : embedding;
 }
 
+// Plain and packed weights come and go in turn; what is freed between those that stay would count as ours until the end
+// (a third of the peak of SD 1.5), as glibc gives back only the top of its heap by itself.
+constexpr std::int64_t kParamsBetweenTrims = 1 << 25;
+void return_freed_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 // The path that a step's parameter names start with.
 std::string prefix_of(const Step& step) { return step.kind == StepKind::embed ? "" : step.path + "."; }
 
@@ -74,7 +86,15 @@ Executor Executor::for_inference(const Program& program, TensorMap weights) {
   }
   if (!executor.packed_) return executor;
   const c10::InferenceMode inference;
-  for (const Step& step : program.steps) executor.pack(step, executor.bound_[static_cast<std::size_t>(step.position)]);
+  std::int64_t packed = 0;
+  for (const Step& step : program.steps) {
+    executor.pack(step, executor.bound_[static_cast<std::size_t>(step.position)]);
+    packed += step.params;
+    if (packed < kParamsBetweenTrims) continue;
+    return_freed_memory();
+    packed = 0;
+  }
+  return_freed_memory();
   return executor;
 }
 
