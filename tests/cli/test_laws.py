@@ -58,8 +58,8 @@ def test_the_gram_matrix_is_one(world: World) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [("--memory", "1KiB"), ("--memory", "64GiB"), ("--batch", "1"), ("--batch", "1000000000")])
-def test_memory_and_batch_change_nothing(flags: tuple[str, str], world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [("--memory", "1KiB"), ("--memory", "64GiB"), ("--batch", "1"), ("--batch", "1000000000"), ("--threads", "2")])
+def test_memory_batch_and_threads_change_nothing(flags: tuple[str, str], world: World, tmp_path: Path) -> None:
     ok("score", world.unet, "--calibration", world.calibration, "-o", tmp_path / "s.json", *flags)
     ours, theirs = json.loads((tmp_path / "s.json").read_text()), json.loads(world.scores.read_text())
     # Bits differ between batch shapes; what a small score says of it grows as the score shrinks.
