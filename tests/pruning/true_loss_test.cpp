@@ -16,7 +16,7 @@ using pruning::Mask;
 
 namespace {
 
-struct Measured {
+struct SmallModel {
   unet::Program base = unet::build_base(test::small_config());
   unet::Executor executor{base, test::random_weights(base)};
   unet::Inputs inputs = test::random_inputs(base.config, 5);
@@ -57,7 +57,7 @@ struct Measured {
 }  // namespace
 
 TEST_CASE("the meter measures what full forwards give, call by call, and counts its work") {
-  Measured m;
+  SmallModel m;
   std::vector<Mask> masks;
   for (std::uint64_t seed = 0; seed < 6; ++seed) masks.push_back(pruning::random_mask(m.problem(0.6), seed).removed);
   const auto measure = m.losses();
@@ -79,13 +79,13 @@ TEST_CASE("the meter measures what full forwards give, call by call, and counts 
 }
 
 TEST_CASE("a few samples stand for all before anything was measured on all") {
-  Measured m;
+  SmallModel m;
   const Mask mask = pruning::random_mask(m.problem(0.6), 1).removed;
   CHECK(m.losses()({mask}, pruning::Samples::few).front() == doctest::Approx(m.naive_loss(mask)).epsilon(1e-3));
 }
 
 TEST_CASE("exact greedy through the engine is a loop of full forwards") {
-  Measured m;
+  SmallModel m;
   const pruning::Problem problem = m.problem(0.93);  // a few rounds
   const pruning::Solution solution = pruning::exact_greedy(problem, m.losses());
   const pruning::Solution naive = pruning::exact_greedy(problem, [&](const std::vector<Mask>& masks, pruning::Samples) {
@@ -98,7 +98,7 @@ TEST_CASE("exact greedy through the engine is a loop of full forwards") {
 }
 
 TEST_CASE("a verified mask is at least as good as the plain solvers', by full forwards") {
-  Measured m;
+  SmallModel m;
   for (const double keep : {0.75, 0.5}) {
     const pruning::Problem problem = m.problem(keep);
     pruning::SearchTools tools;
@@ -113,7 +113,7 @@ TEST_CASE("a verified mask is at least as good as the plain solvers', by full fo
 }
 
 TEST_CASE("an audit holds the masks of every scores file and solver, and a correction of its predictions") {
-  Measured m;
+  SmallModel m;
   pruning::Scores flat = m.scores;
   flat.criterion = "flat";
   flat.gram.clear();
