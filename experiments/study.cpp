@@ -53,8 +53,8 @@ Axis parse_axis(const std::string& name, const Json& json, const std::vector<std
   for (const std::string& path : axis.paths) {
     const std::string stage = path.substr(0, path.find('.'));
     if (!arm_stages().contains(stage) || stage == path) {
-      throw input_error(in.where(), ": `set` path `", path, "` must start with the name of a stage of ",
-                        "arms: score., solve., distill., sample. or evaluate.");
+      throw input_error(in.where(), ": `set` path `", path, "` must start with score., solve., distill., sample. or ",
+                        "evaluate.");
     }
   }
   return axis;

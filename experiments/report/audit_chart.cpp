@@ -18,7 +18,8 @@ struct Prediction {
   std::optional<double> AuditedMask::*value;
 };
 constexpr Prediction kPredictions[] = {{"additive", "Additive", &AuditedMask::additive},
-                                       {"gram", "Gram", &AuditedMask::gram}};
+                                       {"gram", "Gram", &AuditedMask::gram},
+                                       {"both_fitted", "both, fitted", &AuditedMask::both_fitted}};
 
 struct Kind {
   const char* name;
@@ -27,7 +28,8 @@ struct Kind {
 };
 constexpr Kind kKinds[] = {{"solver", "chosen by a solver", Shape::circle},
                            {"random", "random masks", Shape::triangle},
-                           {"preset", "handcrafted presets", Shape::square}};
+                           {"preset", "handcrafted presets", Shape::square},
+                           {"spec", "other specs", Shape::diamond}};
 
 Shape shape_of(const std::string& kind) {
   for (const Kind& row : kKinds) {
@@ -86,8 +88,10 @@ std::string agreement_table(const AuditFile& audit) {
   std::string rows;
   for (const auto& [key, name] : {std::pair{"additive", "Additive, all masks"},
                                   {"gram", "Gram, all masks"},
+                                  {"both_fitted", "Both, fitted to measured masks, all masks"},
                                   {"additive_random", "Additive, random masks only"},
-                                  {"gram_random", "Gram, random masks only"}}) {
+                                  {"gram_random", "Gram, random masks only"},
+                                  {"both_fitted_random", "Both, fitted, random masks only"}}) {
     const auto found = audit.agreement.find(key);
     if (found == audit.agreement.end() || found->second.rows == 0) continue;
     const AgreementNumbers& a = found->second;
@@ -124,6 +128,22 @@ std::string mask_table(const AuditFile& audit) {
                     "</th><th scope=\"col\">True \u00B1 standard error</th></tr></thead><tbody>",
                     rows, "</tbody></table>"),
                 "All masks of the audit"));
+}
+
+std::string pair_table(const AuditFile& audit) {
+  if (audit.pairs.empty()) return "";
+  std::string rows;
+  for (const InteractingPair& pair : audit.pairs) {
+    rows += cat("<tr><td>", breakable(pair.a), "</td><td>", breakable(pair.b), "</td><td class=\"number\">",
+                significant(pair.inner, 3), "</td><td class=\"number\">", significant(pair.cosine, 2), "</td></tr>\n");
+  }
+  return details(
+      cat("The ", audit.pairs.size(), " pairs of layers that interact most"),
+      scrolling(cat("<table><thead><tr><th scope=\"col\">Layer</th><th scope=\"col\">and layer</th><th scope=\"col\" "
+                    "class=\"number\">Inner product</th><th scope=\"col\" class=\"number\">Cosine<small>above 0: worse "
+                    "together than the sum</small></th></tr></thead><tbody>",
+                    rows, "</tbody></table>"),
+                "Pairs of layers that interact most"));
 }
 
 // Presets drop skips, which no sum of bypasses predicts; their true loss is still worth a line.
@@ -164,7 +184,8 @@ Section audit_section(const Material& material) {
   }
   section.body =
       "<p>The solver believes that the loss of removing many layers can be told from removing each alone "
-      "(<em>additive</em>), or from pairs of them (<em>Gram</em>). Here that is "
+      "(<em>additive</em>), or from pairs of them (<em>Gram</em>), or from both with a correction that was fitted to a "
+      "few measured masks (<em>fitted</em>). Here that is "
       "measured: whole sets of layers were removed, and the true change of the output compared with the "
       "prediction.</p>\n";
   if (!charts.empty()) {
@@ -172,7 +193,7 @@ Section audit_section(const Material& material) {
                            "Each mark is a set of removed layers. On the dashed diagonal the prediction is exact; "
                            "above it, the truth is worse than predicted.");
   }
-  section.body += agreement_table(audit) + presets(audit) + mask_table(audit);
+  section.body += agreement_table(audit) + presets(audit) + pair_table(audit) + mask_table(audit);
   return section;
 }
 

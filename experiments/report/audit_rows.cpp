@@ -30,7 +30,8 @@ AuditedMask parse_mask(const Json& json, const std::string& where) {
   row.gram = optional_number(in, "gram");
   row.true_loss = in.required<double>("true");
   row.standard_error = in.get<double>("stderr", 0);
-  for (const char* unused : {"criterion", "additive_fitted", "gram_fitted", "both_fitted"}) in.ignore(unused);
+  row.both_fitted = optional_number(in, "both_fitted");
+  for (const char* unused : {"criterion", "additive_fitted", "gram_fitted"}) in.ignore(unused);
   in.finish();
   return row;
 }
@@ -68,6 +69,13 @@ AuditFile read_audit(const std::filesystem::path& path) {
     for (const auto& [name, numbers] : agreement.items()) {
       audit.agreement[name] = parse_agreement(numbers, cat(where, ": agreement.", name));
     }
+  }
+  const Json& pairs = in.raw("strongest_pairs");
+  for (std::size_t i = 0; pairs.is_array() && i < pairs.size(); ++i) {
+    ObjectReader pair(pairs[i], cat(where, ": strongest_pairs[", i, "]"));
+    audit.pairs.push_back({pair.required<std::string>("a"), pair.required<std::string>("b"),
+                           pair.required<double>("inner"), pair.required<double>("cosine")});
+    pair.finish();
   }
   return audit;
 }

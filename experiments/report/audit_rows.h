@@ -14,6 +14,7 @@ struct AuditedMask {
   double keep = 0;         // share of the parameters left
   int removed = 0;         // entries in its list of removals
   std::optional<double> additive, gram;
+  std::optional<double> both_fitted;  // from both, corrected by masks that were measured
   double true_loss = 0, standard_error = 0;
 };
 
@@ -22,9 +23,16 @@ struct AgreementNumbers {
   std::optional<double> spearman, r2_log, ratio_median, ratio_min, ratio_max;
 };
 
+// Two units whose effects do not just add up.
+struct InteractingPair {
+  std::string a, b;
+  double inner = 0, cosine = 0;
+};
+
 struct AuditFile {
   std::vector<AuditedMask> rows;
-  std::map<std::string, AgreementNumbers> agreement;  // additive, gram, additive_random, gram_random
+  std::map<std::string, AgreementNumbers> agreement;  // additive, gram, both_fitted; each also with _random
+  std::vector<InteractingPair> pairs;                 // the strongest first
 };
 
 // Throws Error(bad_input).

@@ -139,7 +139,7 @@ svg .part { stroke: var(--card); stroke-width: 1; } svg .part-text { fill: #fff;
   pointer-events: none; }
 .defs { position: absolute; width: 0; height: 0; }
 .resnet { --c: var(--k-resnet); } .transformer { --c: var(--k-transformer); } .attention { --c: var(--k-attention); }
-.audit-solver { --c: var(--c1); } .audit-random { --c: var(--c2); } .audit-preset { --c: var(--c4); }
+.audit-solver { --c: var(--c1); } .audit-random { --c: var(--c2); } .audit-preset { --c: var(--c4); } .audit-spec { --c: var(--c3); }
 .c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); }
 .c5 { --c: var(--c5); } .c6 { --c: var(--c6); } .c7 { --c: var(--c7); } .c8 { --c: var(--c8); }
 @media (max-width: 600px) {

@@ -202,7 +202,8 @@ def test_audit_json(world: World, tmp_path: Path) -> None:
     assert "Spearman" in done.out and "nan" not in done.out
     assert len(audit["rows"]) >= 3
     for row in audit["rows"]:
-        assert {"name", "kind", "keep", "removed", "additive", "gram", "true", "stderr"} == row.keys()
+        assert {"name", "kind", "keep", "removed", "criterion", "additive", "gram", "true", "stderr"} >= row.keys()
+        assert {"name", "kind", "keep", "removed", "additive", "gram", "true", "stderr"} <= row.keys()
         assert row["true"] >= 0
     assert {"additive", "gram"} <= audit["agreement"].keys()
 

@@ -275,6 +275,33 @@ TEST_CASE("an audit shows a mark a predicted mask and lists the others") {
   CHECK(says(body, "Without a prediction"));
 }
 
+TEST_CASE("an audit draws corrected predictions and lists the pairs that interact") {
+  StudyFolder folder;
+  folder.put("audit.json",
+             {{"format", "laptopdiff.audit/1"},
+              {"rows",
+               {{{"name", "given.json"},
+                 {"kind", "spec"},
+                 {"keep", 0.5},
+                 {"removed", {"a"}},
+                 {"additive", 0.01},
+                 {"gram", 0.02},
+                 {"both_fitted", 0.03},
+                 {"true", 0.03},
+                 {"stderr", 0.001}}}},
+              {"agreement", {{"both_fitted", {{"rows", 1}, {"spearman", 0.625}}}}},
+              {"strongest_pairs", {{{"a", "first"}, {"b", "second"}, {"inner", 0.5}, {"cosine", 0.25}}}}});
+  folder.results()["shared"]["audit"] = "audit.json";
+  const std::string body = section_of(folder, report::audit_section).body;
+  CHECK(count(body, "class=\"reference\"") == 3);  // a chart a prediction
+  CHECK(count(body, "\"point audit-spec\"") == 4);
+  CHECK(says(body, "0.625"));
+  CHECK(says(body, "<td>first</td><td>second</td>"));
+  folder.put("audit.json",
+             {{"format", "laptopdiff.audit/1"}, {"rows", Json::array()}, {"strongest_pairs", {{{"a", "b"}}}}});
+  CHECK(test::thrown_by([&] { (void)folder.page(); }).says("strongest_pairs[0]"));
+}
+
 TEST_CASE("feature terms are shown raw and balanced, with their shares") {
   StudyFolder folder;
   const char* lines =
