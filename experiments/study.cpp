@@ -272,11 +272,12 @@ class StudyRun {
 
   // The true output loss of every arm's mask, before any training: all of them in one audit, which shares their work.
   void add_losses(Json& results) {
-    std::vector<std::string> specs;
+    std::vector<std::string> specs;  // each once, in the order of the audit's rows
+    std::map<std::string, std::size_t> place;
     for (const auto& [name, row] : results["arms"].items()) {
       if (!row["files"].contains("spec")) continue;
-      const std::string spec = (folder_ / row["files"]["spec"].get<std::string>()).string();
-      if (std::find(specs.begin(), specs.end(), spec) == specs.end()) specs.push_back(spec);
+      const std::string spec = row["files"]["spec"].get<std::string>();
+      if (place.try_emplace(spec, specs.size()).second) specs.push_back((folder_ / spec).string());
     }
     if (specs.empty()) return;
     Json settings = {{"keep", Json::array()}, {"random_masks", 0}};
@@ -291,11 +292,16 @@ class StudyRun {
                                                            {"specs", specs}}),
                                            "losses.json"});
     results["shared"]["losses"] = relative(audit.output);
-    std::map<std::string, Json> measured;
-    for (const Json& mask : runtime::read_json(audit.output)["rows"]) measured[mask["name"]] = mask;
+    // By their order: a stage is found again by what its files hold, wherever they lay when it ran.
+    Json masks = Json::array();
+    const Json losses = runtime::read_json(audit.output);
+    for (const Json& mask : losses.at("rows")) {
+      if (mask.at("kind") == "spec") masks.push_back(mask);
+    }
     for (auto& [name, row] : results["arms"].items()) {
       if (!row["files"].contains("spec")) continue;
-      const Json& mask = measured.at((folder_ / row["files"]["spec"].get<std::string>()).string());
+      const Json& mask = masks.at(place.at(row["files"]["spec"].get<std::string>()));
+      if (mask.at("true").is_null()) continue;  // its output was not finite
       row["loss"] = mask["true"];
       row["loss_stderr"] = mask["stderr"];
     }

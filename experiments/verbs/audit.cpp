@@ -82,7 +82,8 @@ void check_audit_options(const AuditVerbOptions& options, const Invocation& invo
   require_option(options.scores, "--scores", invocation);
   require_option(options.calibration, "--calibration", invocation);
   require_option(options.output, "--output", invocation);
-  if (options.keep.empty()) throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3");
+  if (options.keep.empty() && options.specs.empty() && options.presets.empty())
+    throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3, or give masks with --specs");
   if (options.random_masks < 0 || options.fit < 0 || options.samples < 0 || options.batch < 0 || options.seed < 0) {
     throw runtime::usage_error("audit: --random-masks, --fit, --samples, --batch and --seed must not be negative");
   }
