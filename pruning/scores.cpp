@@ -149,6 +149,10 @@ ScoreBin read_bin(const Json& json, const Scores& scores, const std::string& whe
   bin.unit_scores = read_estimates(in.raw("units"), layers, "units", where);
   bin.shell_scores = read_estimates(in.raw("shells"), shells, "shells", where);
   bin.gram = read_gram(in.raw("gram"), layers.size() + shells.size(), where);
+  if (bin.gram.empty() && !scores.gram.empty() && bin.samples > 0)
+    throw input_error(where, ": has ", bin.samples, " samples, but no `gram`, which these scores have; score again");
+  if (!bin.gram.empty() && scores.gram.empty())
+    throw input_error(where, ": has a `gram`, but the scores have none; score again");
   in.finish();
   return bin;
 }

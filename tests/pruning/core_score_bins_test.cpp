@@ -84,6 +84,14 @@ TEST_CASE("a wrong interval in scores.json is refused with its place") {
     json["bins"][0]["gram"].erase(0);
     says("bins[0]: `gram` must have 38 rows");
   }
+  SUBCASE("no Gram matrix where the scores have one") {
+    json["bins"][0].erase("gram");
+    says("bins[0]: has 4 samples, but no `gram`");
+  }
+  SUBCASE("a Gram matrix where the scores have none") {
+    json.erase("gram");
+    says("bins[0]: has a `gram`, but the scores have none");
+  }
   SUBCASE("an unknown key of a unit") {
     json["bins"][0]["units"][2]["scroe"] = 1;
     says("bins[0]: units[2] (down_blocks.0.resnets.1): unknown key `scroe`");
