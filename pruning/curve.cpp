@@ -45,13 +45,13 @@ Curve knapsack_curve_points(const Problem& problem) {
   const double most = exact.freed(exact.size() - 1);
   for (std::size_t step = 0; step < kMostPoints; ++step) {
     const double target = most * static_cast<double>(step) / (kMostPoints - 1);
+    if (next > 0 && exact.freed(next - 1) >= target) continue;  // the last point frees as much already
     std::size_t low = next, high = exact.size() - 1;
     while (low < high) {
       const std::size_t middle = low + (high - low) / 2;
       if (exact.freed(middle) < target) low = middle + 1;
       else high = middle;
     }
-    if (low < next) continue;
     add(low);
     next = low + 1;
     if (next == exact.size()) break;

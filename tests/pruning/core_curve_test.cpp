@@ -1,5 +1,8 @@
+#include <cmath>
+
 #include "pruning/curve.h"
 #include "pruning/solve.h"
+#include "runtime/error.h"
 #include "tests/pruning/random_problems.h"
 #include "tests/support/thrown.h"
 
@@ -36,6 +39,18 @@ TEST_CASE("a long curve is thinned to equally spaced shares that rise in loss") 
     CHECK(curve.points[i].kept < curve.points[i - 1].kept);
     CHECK(curve.points[i].loss >= curve.points[i - 1].loss);
   }
+}
+
+TEST_CASE("a long curve has no points of shares between which there is no choice") {
+  // Small items of 1, 2, 4, ... and one that frees a million: nothing lies between them all and it.
+  Problem problem;
+  for (int i = 0; i < 11; ++i) problem.items.push_back({"small", std::exp2(i), {std::exp2(i)}, {}});
+  problem.items.push_back({"large", 1e6, {1e6}, {}});
+  problem.budgets.push_back({"params", 0, 1e6 + 2047});
+  const Curve curve = knapsack_curve_points(problem);
+  CHECK(curve.choices == 4096);
+  CHECK(curve.points.size() < 10);
+  CHECK(curve.points.back().kept == doctest::Approx(0));
 }
 
 TEST_CASE("other solvers' curves hold the shares that were asked for, as far as they can be reached") {
