@@ -7,6 +7,7 @@
 #include "pruning/curve.h"
 #include "pruning/intervals.h"
 #include "runtime/error.h"
+#include "runtime/progress.h"
 
 namespace laptopdiff::experiments {
 namespace {
@@ -173,6 +174,8 @@ Json Solving::curve() {
                                             : pruning::curve_at(problem, keep, [&](const pruning::Problem& p) {
                                                 return pruning::solve_by_name(row.name, p, with);
                                               });
+  for (const double share : curve.unreachable)
+    runtime::warn(runtime::cat("the curve has no point at ", share, ": no choice keeps as little; it is left out"));
   return pruning::curve_json(curve, problem, row.name, row.objective);
 }
 

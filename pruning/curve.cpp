@@ -62,18 +62,22 @@ Curve knapsack_curve_points(const Problem& problem) {
 Curve curve_at(const Problem& problem, const std::vector<double>& keep,
                const std::function<Solution(const Problem&)>& solve) {
   const double total = only_budget(problem).total;
-  Curve curve;
-  for (const double share : keep) {
+  const auto at_share = [&](double share) {
     Problem at = problem;
     at.budgets[0].must_free = (1 - share) * total;
-    try {
-      const Solution solution = solve(at);
-      curve.points.push_back({1 - solution.freed[0] / total, solution.loss, solution.removed});
-    } catch (const runtime::Error& error) {
-      if (error.code() != runtime::ExitCode::usage || curve.points.empty()) throw;
-      break;
+    return at;
+  };
+  Curve curve;
+  for (const double share : keep) {
+    const Problem at = at_share(share);
+    if (!reachable(at)) {
+      curve.unreachable.push_back(share);
+      continue;
     }
+    const Solution solution = solve(at);
+    curve.points.push_back({1 - solution.freed[0] / total, solution.loss, solution.removed});
   }
+  if (curve.points.empty() && !curve.unreachable.empty()) check_reachable(at_share(curve.unreachable.front()));
   curve.choices = curve.points.size();
   return curve;
 }

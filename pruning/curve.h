@@ -15,17 +15,19 @@ struct CurvePoint {
 };
 
 struct Curve {
-  std::vector<CurvePoint> points;  // from all kept to the least
-  std::size_t choices = 0;         // how many the exact curve has; its points are thinned beyond kMostPoints
+  std::vector<CurvePoint> points;   // from all kept to the least
+  std::size_t choices = 0;          // how many the exact curve has; its points are thinned beyond kMostPoints
+  std::vector<double> unreachable;  // shares that were asked for and that no choice meets
 };
 inline constexpr std::size_t kMostPoints = 1000;
 
 // Every choice that no other beats in both the sum of scores and what it frees in the problem's one budget, exactly;
 // amounts that are no whole numbers are rounded to 1/10000 of the total for it. Beyond kMostPoints the points are those
-// of equally spaced shares.
+// of equally spaced shares, less those between which there is no choice.
 Curve knapsack_curve_points(const Problem& problem);
 
-// One point a share, in the order of `keep`, each solved by itself; shares that cannot be reached end the curve.
+// One point a share, in the order of `keep`, each solved by itself; shares that cannot be reached have none. Throws
+// Error(usage) where none can be reached, and what `solve` throws.
 Curve curve_at(const Problem& problem, const std::vector<double>& keep,
                const std::function<Solution(const Problem&)>& solve);
 

@@ -217,6 +217,14 @@ std::vector<double> requirements(const Problem& problem) {
   return result;
 }
 
+bool reachable(const Problem& problem) {
+  const std::vector<double> need = requirements(problem);
+  for (std::size_t d = 0; d < need.size(); ++d) {
+    if (most_freed(problem, d) < need[d]) return false;
+  }
+  return true;
+}
+
 void check_reachable(const Problem& problem) {
   const std::vector<double> need = requirements(problem);
   std::vector<std::string> lines;

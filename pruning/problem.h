@@ -74,6 +74,9 @@ void validate(const Problem& problem);
 // rounded up to a whole number where all costs are whole. Never negative.
 std::vector<double> requirements(const Problem& problem);
 
+// Whether every budget can be met, each alone.
+bool reachable(const Problem& problem);
+
 // Throws usage_error where a budget cannot be met even alone, saying what can be reached at most.
 void check_reachable(const Problem& problem);
 

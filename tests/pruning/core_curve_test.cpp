@@ -56,13 +56,20 @@ TEST_CASE("a long curve has no points of shares between which there is no choice
 TEST_CASE("other solvers' curves hold the shares that were asked for, as far as they can be reached") {
   Problem problem = random_problem({}, 3);
   const auto solve = [](const Problem& p) { return solve_by_name("greedy", p); };
-  const Curve curve = curve_at(problem, {0.9, 0.5, 0.0, -0.5}, solve);
-  CHECK(curve.points.size() == 3);
+  const Curve curve = curve_at(problem, {0.9, -0.5, 0.5, 0.0}, solve);
+  CHECK(curve.unreachable == std::vector{-0.5});
+  REQUIRE(curve.points.size() == 3);
   for (std::size_t i = 0; i < 3; ++i) CHECK(curve.points[i].kept <= std::vector{0.9, 0.5, 0.0}[i] + 1e-9);
   const runtime::Json json = curve_json(curve, problem, "greedy", "sum of scores");
   CHECK(json["format"] == "laptopdiff.curve/1");
   CHECK(json["points"][1]["removed"].size() > 0);
   CHECK(test::thrown_by([&] { curve_at(problem, {-1}, solve); }).code == runtime::ExitCode::usage);
+  const auto dead_end = [](const Problem&) -> Solution { throw runtime::usage_error("no further layer helps"); };
+  CHECK(test::thrown_by([&] { curve_at(problem, {0.9, 0.5}, dead_end); }).says("no further layer helps"));
+  const auto second_fails = [&, solved = 0](const Problem& p) mutable {
+    return solved++ == 0 ? solve(p) : dead_end(p);
+  };
+  CHECK(test::thrown_by([&] { curve_at(problem, {0.9, 0.5}, second_fails); }).says("no further layer helps"));
   problem.budgets.push_back(problem.budgets[0]);
   for (Item& item : problem.items) item.cost.push_back(item.cost[0]);
   CHECK(test::thrown_by([&] { knapsack_curve_points(problem); }).says("over one budget"));
