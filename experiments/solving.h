@@ -37,8 +37,8 @@ struct SolveOptions {
     v("samples", samples, "measure on the first N calibration samples; 0: all");
     v("batch", batch, "samples measured at once; 0: by memory");
     v("verify", verify,
-      "measure the best masks, the solver's among them, with the work of this many on all samples; keep the best; 0: "
-      "none");
+      "measure the best masks, the solver's among them, with the work of this many on all samples, and keep the best; "
+      "0: keep the solver's unmeasured, or 8 with --solver verify");
     v("per_round", per_round, "exact_greedy: layers that go before the rest is measured again");
     v("intervals", intervals, "a mask for each of so many intervals of timesteps, from scores with bins; 0: one mask");
     v("by", by, "intervals of equal width, of equal log-SNR (snr), or of equal loss");

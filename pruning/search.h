@@ -46,7 +46,8 @@ struct Verification {
 // Measures masks and keeps the best. First `plain` (a solver's choice) on all samples. Then, on a few samples: the
 // choices of models of the loss between additive and Gram (candidates.h), and round by round the neighbours of the best
 // so far that look best to a surrogate which learns from what was measured (surrogate.h). Then the best of these on
-// all. The work of both is that of `most` masks on all samples, or less. Never worse than `plain` on these samples.
+// all; where `most` is below 3, the search itself is on all. The work of both is that of `most` masks on all samples,
+// or less. Never worse than `plain` on these samples.
 // Throws as validate(), and usage_error where `most` is below 1.
 Verification verify(const Problem& problem, const Mask& plain, const VerifyOptions& options, const TrueLosses& measure);
 

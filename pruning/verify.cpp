@@ -136,10 +136,11 @@ Verification verify(const Problem& problem, const Mask& plain, const VerifyOptio
     throw runtime::usage_error("solve: --verify ", options.most, ": expected work for 1 mask or more");
   if (!meets(problem, plain)) throw_jointly_impossible(problem);
   const VerifiedMask first{plain, "solver", measure({plain}, Samples::all).front()};
-  const bool few = options.few_share < 1;
   const double rest = options.most - 1;
+  // A search on a few samples needs a mask's work for itself and one for the final; with less, all samples search.
+  const bool few = options.few_share < 1 && rest >= 2;
   const double final_work = few ? std::min(rest, std::max(1.0, std::floor(kFinalShare * rest))) : 0;
-  const auto allowance = static_cast<std::size_t>((rest - final_work) / options.few_share + 1e-9);
+  const auto allowance = static_cast<std::size_t>((rest - final_work) / (few ? options.few_share : 1) + 1e-9);
   Exploration exploration(problem, allowance, few ? Samples::few : Samples::all, measure);
   exploration.know(plain, "solver", first.loss);
   exploration.propose(best_of_model(problem, 0), "knapsack");

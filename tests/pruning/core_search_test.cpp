@@ -4,6 +4,7 @@
 #include <set>
 
 #include "pruning/candidates.h"
+#include "pruning/knapsack.h"
 #include "pruning/quadratic.h"
 #include "pruning/solve.h"
 #include "pruning/surrogate.h"
@@ -168,6 +169,22 @@ TEST_CASE("with a few samples for the search, verify keeps to its work and to wh
     CHECK(result.solution.loss <= bent_loss(problem, plain));
     CHECK(result.solution.loss == bent_loss(problem, result.solution.removed));
   }
+}
+
+TEST_CASE("verify with the work of two masks measures a second one, on all samples") {
+  const Problem problem = problem_with_form(3, 12, false);
+  const Mask plain = solve_knapsack(problem).removed;
+  REQUIRE(solve_quadratic(problem).removed != plain);
+  std::size_t on_all = 0, on_few = 0;
+  const TrueLosses losses = [&](const std::vector<Mask>& masks, Samples samples) {
+    std::size_t* counted = samples == Samples::all ? &on_all : &on_few;
+    return Counted{problem, counted}(masks, samples);
+  };
+  const Verification result = verify(problem, plain, {2, 0.125}, losses);
+  CHECK(on_all == 2);
+  CHECK(on_few == 0);
+  REQUIRE(result.masks.size() == 2);
+  CHECK(result.masks[1].removed != plain);
 }
 
 TEST_CASE("verify finds what the models miss: near the optimum of a loss that none of them predicts") {
