@@ -59,14 +59,15 @@ Agreement agreement(const std::vector<double>& predicted, const std::vector<doub
   double residual = 0, total = 0, mean = 0;
   std::vector<std::pair<double, double>> logs;
   for (std::size_t i = 0; i < predicted.size(); ++i) {
+    if (std::abs(predicted[i] - truth[i]) <= 0.25 * truth[i]) result.within_quarter += 1;
     if (predicted[i] <= 0 || truth[i] <= 0) continue;
     ratios.push_back(truth[i] / predicted[i]);
     logs.emplace_back(std::log(predicted[i]), std::log(truth[i]));
     mean += logs.back().second;
-    if (std::abs(predicted[i] - truth[i]) <= 0.25 * truth[i]) result.within_quarter += 1;
   }
+  result.within_quarter /= static_cast<double>(predicted.size());  // NaN where there is none
   if (ratios.empty()) {
-    result.r2_log = result.ratio_median = result.ratio_min = result.ratio_max = result.within_quarter = std::nan("");
+    result.r2_log = result.ratio_median = result.ratio_min = result.ratio_max = std::nan("");
     return result;
   }
   mean /= static_cast<double>(logs.size());
@@ -75,7 +76,6 @@ Agreement agreement(const std::vector<double>& predicted, const std::vector<doub
     total += (y - mean) * (y - mean);
   }
   result.r2_log = 1 - residual / total;
-  result.within_quarter /= static_cast<double>(ratios.size());
   std::sort(ratios.begin(), ratios.end());
   result.ratio_median = runtime::median(ratios);
   result.ratio_min = ratios.front();

@@ -13,7 +13,7 @@ struct Agreement {
   double r2_log = 0;        // R^2 of log(true) against log(predicted), no fit
   double ratio_median = 0;  // true / predicted
   double ratio_min = 0, ratio_max = 0;
-  double within_quarter = 0;  // share of masks whose prediction is within 25 % of the true loss
+  double within_quarter = 0;  // share of all masks whose prediction is within 25 % of the true loss
 };
 
 // Ties get their mean rank. NaN where either side is constant or there are fewer than 2 values.

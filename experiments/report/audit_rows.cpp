@@ -42,6 +42,7 @@ AgreementNumbers parse_agreement(const Json& json, const std::string& where) {
   numbers.rows = in.get<int>("rows", 0);
   numbers.spearman = optional_number(in, "spearman");
   numbers.r2_log = optional_number(in, "r2_log");
+  numbers.within_quarter = optional_number(in, "within_quarter");
   if (in.has("ratio")) {
     ObjectReader ratio(in.raw("ratio"), where + ".ratio");
     numbers.ratio_median = optional_number(ratio, "median");

@@ -20,7 +20,7 @@ struct AuditedMask {
 
 struct AgreementNumbers {
   int rows = 0;
-  std::optional<double> spearman, r2_log, ratio_median, ratio_min, ratio_max;
+  std::optional<double> spearman, r2_log, within_quarter, ratio_median, ratio_min, ratio_max;
 };
 
 // Two units whose effects do not just add up.

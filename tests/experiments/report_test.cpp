@@ -259,19 +259,24 @@ TEST_CASE("an audit shows a mark a predicted mask and lists the others") {
     return Json{{"name", name},          {"kind", kind},    {"keep", 0.5},  {"removed", {"a"}},
                 {"additive", predicted}, {"gram", nullptr}, {"true", 0.02}, {"stderr", 0.001}};
   };
-  folder.put("audit.json",
-             {{"format", "laptopdiff.audit/1"},
-              {"rows",
-               {row("knapsack 0.5", "solver", 0.01), row("random 0.5 #0", "random", 0.03),
-                row("bk-sdm-tiny", "preset", nullptr)}},
-              {"agreement",
-               {{"additive", {{"rows", 2}, {"spearman", 0.75}, {"r2_log", nullptr}, {"ratio", {{"median", 1.5}}}}}}}});
+  folder.put("audit.json", {{"format", "laptopdiff.audit/1"},
+                            {"rows",
+                             {row("knapsack 0.5", "solver", 0.01), row("random 0.5 #0", "random", 0.03),
+                              row("bk-sdm-tiny", "preset", nullptr)}},
+                            {"agreement",
+                             {{"additive",
+                               {{"rows", 2},
+                                {"spearman", 0.75},
+                                {"r2_log", nullptr},
+                                {"within_quarter", 0.5},
+                                {"ratio", {{"median", 1.5}}}}}}}});
   folder.results()["shared"]["audit"] = "audit.json";
   const std::string body = section_of(folder, report::audit_section).body;
   CHECK(count(body, "\"point audit-solver\"") == 2);  // one in the legend
   CHECK(count(body, "\"point audit-random\"") == 2);
   CHECK(count(body, "class=\"reference\"") == 1);
   CHECK(says(body, "0.75"));
+  CHECK(says(body, "<td class=\"number\">" + report::percent(50) + "</td>"));
   CHECK(says(body, "Without a prediction"));
 }
 

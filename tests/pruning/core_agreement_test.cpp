@@ -25,6 +25,10 @@ TEST_CASE("agreement tells rank, scale and how many predictions are near") {
   CHECK(a.within_quarter == doctest::Approx(0.25));
   CHECK(pruning::agreement({3, 5, 9}, {3, 5, 9}).r2_log == doctest::Approx(1));
   CHECK(std::isnan(pruning::agreement({}, {}).ratio_median));
+  CHECK(std::isnan(pruning::agreement({}, {}).within_quarter));
+  // A prediction below 0 has no ratio, but is a miss all the same.
+  CHECK(pruning::agreement({-1, 2, 4}, {1, 2, 8}).within_quarter == doctest::Approx(1.0 / 3));
+  CHECK(pruning::agreement({-1}, {1}).within_quarter == 0);
 }
 
 TEST_CASE("a correction finds the power law that is there") {
