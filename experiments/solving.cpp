@@ -91,9 +91,10 @@ Solving::Choice Solving::choose(const pruning::Scores& scores) {
   pruning::Verification verification;
   pruning::SearchTools with = tools(scores);
   with.verification = &verification;
-  Choice choice{pruning::solve_by_name(options_.solver, problem, with), {}};
+  const pruning::SolverRow& row = pruning::solver_row(options_.solver);
+  Choice choice{pruning::solve_by_name(row.name, problem, with), {}};
   pruning::Solution& solution = choice.solution;
-  if (options_.verify > 0 && pruning::solver_row(options_.solver).measures == pruning::Measures::no) {
+  if (options_.verify > 0 && row.measures == pruning::Measures::no) {
     verification = pruning::verify(problem, solution.removed, with.verify, with.measure);
     solution = verification.solution;
   }
@@ -108,13 +109,10 @@ Solving::Choice Solving::choose(const pruning::Scores& scores) {
                     {"scores", options_.scores},
                     {"budget", options_.budget},
                     {"kept", kept},
-                    {"predicted_loss", solution.loss},
+                    {"predicted_loss", row.predict(problem, solution.removed)},
                     {"bound", std::isfinite(solution.bound) ? Json(solution.bound) : Json()},  // greedy knows none
                     {"proven_optimal", solution.proven_optimal}};
   if (source_ != nullptr) {
-    const bool gram = problem.form.has_value();
-    choice.made_by["predicted_loss"] =
-        gram ? pruning::quadratic_loss(problem, solution.removed) : pruning::linear_loss(problem, solution.removed);
     choice.made_by["true_loss"] = solution.loss;
     choice.made_by["measured"] = source_->spent();
     if (!verification.masks.empty()) {

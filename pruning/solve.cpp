@@ -17,6 +17,10 @@ Mask plain_choice(const Problem& problem) {
   return problem.form ? solve_quadratic(problem).removed : solve_knapsack(problem).removed;
 }
 
+double best_prediction(const Problem& problem, const Mask& removed) {
+  return problem.form ? quadratic_loss(problem, removed) : linear_loss(problem, removed);
+}
+
 Solution run_verify(const Problem& problem, const SearchTools& tools) {
   Verification result = verify(problem, plain_choice(problem), tools.verify, tools.measure);
   const Solution solution = result.solution;
@@ -28,16 +32,20 @@ Solution run_verify(const Problem& problem, const SearchTools& tools) {
 
 const std::vector<SolverRow>& solvers() {
   static const std::vector<SolverRow> kRows = {
-      {"knapsack", "sum of scores", "exact 0/1 knapsack over a dominance front", Measures::no,
+      // Exact 0/1 knapsack over a dominance front.
+      {"knapsack", "sum of scores", Measures::no, linear_loss,
        [](const Problem& p, const SearchTools&) { return solve_knapsack(p); }},
-      {"gram", "x'Gx", "sees interactions: local search from the knapsack, then branch and bound", Measures::no,
+      // Sees interactions: local search from the knapsack, then branch and bound.
+      {"gram", "x'Gx", Measures::no, quadratic_loss,
        [](const Problem& p, const SearchTools&) { return solve_quadratic(p); }},
-      {"greedy", "sum of scores", "by score per amount freed", Measures::no,
+      // By score per amount freed.
+      {"greedy", "sum of scores", Measures::no, linear_loss,
        [](const Problem& p, const SearchTools&) { return solve_greedy(p); }},
-      {"exact_greedy", "true loss", "measures all that is left on top of what is removed, every round", Measures::yes,
+      // Measures all that is left on top of what is removed, every round.
+      {"exact_greedy", "true loss", Measures::yes, best_prediction,
        [](const Problem& p, const SearchTools& t) { return exact_greedy(p, t.measure, t.exact_greedy); }},
-      {"verify", "true loss", "measures the best masks of several models of the loss and keeps the best", Measures::yes,
-       run_verify},
+      // Measures the best masks of several models of the loss and keeps the best.
+      {"verify", "true loss", Measures::yes, best_prediction, run_verify},
   };
   return kRows;
 }

@@ -23,8 +23,9 @@ enum class Measures { no, yes };
 struct SolverRow {
   const char* name;
   const char* objective;  // "sum of scores", "x'Gx" or "true loss"
-  const char* summary;
   Measures measures;
+  // What a mask loses by the objective, without measuring. Solvers that measure predict as well as the scores can.
+  double (*predict)(const Problem&, const Mask&);
   Solution (*solve)(const Problem&, const SearchTools&);
 };
 const std::vector<SolverRow>& solvers();

@@ -88,9 +88,12 @@ def test_verified_masks_are_the_best_of_what_was_measured(world: World, tmp_path
     assert spec["made_by"]["true_loss"] == min(mask["true"] for mask in masks)
     assert spec["made_by"]["true_loss"] == pytest.approx(true_loss(world, tmp_path, tmp_path / "o.json"), rel=1e-3)
     assert 0 < spec["made_by"]["measured"]["forwards"] <= 6 + 2  # the base, on all samples and on a few
+    scores = {unit["layer"]: unit["score"] for unit in json.loads(world.scores.read_text())["units"]}
     for solver in ("knapsack", "greedy"):
         better = solve(world, tmp_path, *measured, "--solver", solver, "--verify", "4")
         assert better["made_by"]["verified"][0]["source"] == "solver"
+        # The solver's own objective, whatever mask the measuring chose.
+        assert better["made_by"]["predicted_loss"] == pytest.approx(sum(scores[layer] for layer in removed(better)))
         plain = solve(world, tmp_path, "--budget", "params=0.6", "--solver", solver)
         (tmp_path / "plain.json").write_text(json.dumps(plain))
         assert better["made_by"]["true_loss"] <= true_loss(world, tmp_path, tmp_path / "plain.json") * (1 + 1e-3)
