@@ -29,7 +29,6 @@ class CostModel {
   CostModel(const unet::Program& base, std::optional<Latency> latency = {});  // NOLINT: a base is a cost model
 
   const unet::Program& base() const { return base_; }
-  bool has(Resource resource) const { return resource != Resource::latency || latency_.has_value(); }
   // Throws Error(usage) for latency without a table.
   double amount(const unet::Program& variant, Resource resource) const;
   double total(Resource resource) const { return amount(base_, resource); }
