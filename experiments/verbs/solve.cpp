@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "experiments/solving.h"
+#include "pruning/intervals.h"
 #include "pruning/presets.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -54,11 +55,32 @@ void print_set(const Json& set, const pruning::CostModel& costs, const std::vect
   }
 }
 
+// Flags that would change nothing in this run are refused: whoever gives one expects something of it.
+void check_effects(const SolveOptions& options, const Json& settings) {
+  const auto rule = pruning::parse_rule(options.by);
+  const bool exact = options.solver == "exact_greedy", intervals = options.intervals > 0;
+  const struct {
+    const char* flag;
+    bool has_effect;
+    const char* why;
+  } rows[] = {
+      {"per_round", exact, "is for --solver exact_greedy"},
+      {"verify", !exact || options.verify == 0, "is for other solvers: exact_greedy measures what it removes itself"},
+      {"by", intervals, "says how --intervals are cut; give --intervals N"},
+      {"pipeline", intervals && rule == pruning::IntervalRule::snr, "is read for --intervals with --by snr alone"},
+      {"intervals", !intervals || !options.output.empty(), "makes a spec set; give --output FILE"},
+  };
+  for (const auto& row : rows) {
+    if (settings.contains(row.flag) && !row.has_effect)
+      throw runtime::usage_error("solve: `", row.flag, "` has no effect here: it ", row.why);
+  }
+}
+
 void check_options(const SolveOptions& options, const Json& settings) {
   if (options.preset.empty() == options.scores.empty())
     throw runtime::usage_error("solve: give either --scores with --budget, or --preset");
   for (const char* flag : {"budget", "must_keep", "must_remove", "solver", "calibration", "verify", "per_round",
-                           "intervals", "by", "curve", "keep"}) {
+                           "intervals", "by", "pipeline", "samples", "batch", "latency", "curve", "keep"}) {
     if (!options.preset.empty() && settings.contains(flag))
       throw runtime::usage_error("solve: a preset fixes what is removed; `", flag, "` cannot be given with it");
   }
@@ -73,7 +95,32 @@ void check_options(const SolveOptions& options, const Json& settings) {
   for (const double keep : options.keep) {
     if (!(keep > 0) || keep > 1) throw runtime::usage_error("--keep ", keep, ": expected shares between 0 and 1");
   }
+  check_effects(options, settings);
+  const auto place = [](const std::string& path) { return std::filesystem::weakly_canonical(path); };
+  if (!options.curve.empty() && !options.output.empty() && place(options.curve) == place(options.output))
+    throw runtime::usage_error("solve: --curve and --output are the same file, ", options.output, "; give two");
 }
+
+// What a run makes: files, and a table of each or one JSON document of all on stdout.
+class Results {
+ public:
+  explicit Results(const CommonOptions& common) : common_(common) {}
+
+  template <typename Print>
+  void add(const char* name, const Json& json, const std::string& path, const Print& print) {
+    if (!common_.dry_run) runtime::write_json(path, json);
+    if (common_.json) documents_[name] = json;
+    else print();
+  }
+  // A single document stands for itself; a curve and a spec are {"curve", "spec"}.
+  void print_json() const {
+    if (common_.json) std::cout << runtime::dump_json(documents_.size() == 1 ? *documents_.begin() : documents_);
+  }
+
+ private:
+  const CommonOptions& common_;
+  Json documents_ = Json::object();
+};
 
 std::vector<pruning::Resource> resources_of(const std::vector<pruning::KeepBudget>& budgets) {
   std::vector<pruning::Resource> resources;
@@ -81,12 +128,7 @@ std::vector<pruning::Resource> resources_of(const std::vector<pruning::KeepBudge
   return resources;
 }
 
-}  // namespace
-
-void run_solve(const Invocation& invocation) {
-  auto [options, common, settings] = parse_command<SolveOptions>(invocation, {"model"});
-  require_option(options.model, "MODEL", invocation);
-  check_options(options, settings);
+void make_results(const Invocation& invocation, SolveOptions& options, const CommonOptions& common, Results& results) {
   const bool wants_spec = options.curve.empty() || !options.output.empty();
   if (wants_spec) require_option(options.output, "--output", invocation);
   if (wants_spec) runtime::check_output(options.output, common.existing());
@@ -97,16 +139,11 @@ void run_solve(const Invocation& invocation) {
   const int latent = static_cast<int>(options.latent);
   const unet::Program base = unet::build_base(spec.base, {latent, latent, static_cast<int>(options.tokens)});
   const pruning::CostModel costs(base, read_latency_option(options.latency));
-  const auto finish = [&](const Json& json, const std::string& path, const auto& print) {
-    if (!common.dry_run) runtime::write_json(path, json);
-    if (common.json) std::cout << runtime::dump_json(json);
-    else print();
-  };
   if (!options.preset.empty()) {
     spec.removed = pruning::preset_removals(options.preset, base);
     spec.made_by = {{"preset", options.preset}};
     spec.made_by.update(provenance(invocation));
-    return finish(unet::spec_json(spec), options.output, [&] {
+    return results.add("spec", unet::spec_json(spec), options.output, [&] {
       print_summary(spec, costs, {});
       print_removed_layers(spec);
     });
@@ -118,7 +155,7 @@ void run_solve(const Invocation& invocation) {
   if (!options.curve.empty()) {
     Json curve = solving.curve();
     curve["made_by"] = provenance(invocation);
-    finish(curve, options.curve, [&] {
+    results.add("curve", curve, options.curve, [&] {
       std::printf("%zu points of %zu choices over %s\n", curve["points"].size(), curve["choices"].get<std::size_t>(),
                   curve["resource"].get<std::string>().c_str());
     });
@@ -127,15 +164,26 @@ void run_solve(const Invocation& invocation) {
   if (options.intervals > 0) {
     Json set = solving.masks_of_intervals();
     set["made_by"].update(provenance(invocation));
-    return finish(set, options.output, [&] { print_set(set, costs, counted); });
+    return results.add("spec", set, options.output, [&] { print_set(set, costs, counted); });
   }
   spec = solving.one_mask();
   spec.made_by.update(provenance(invocation));
-  finish(unet::spec_json(spec), options.output, [&] {
+  results.add("spec", unet::spec_json(spec), options.output, [&] {
     print_summary(spec, costs, counted);
     print_measured(spec.made_by);
     print_removed_layers(spec);
   });
+}
+
+}  // namespace
+
+void run_solve(const Invocation& invocation) {
+  auto [options, common, settings] = parse_command<SolveOptions>(invocation, {"model"});
+  require_option(options.model, "MODEL", invocation);
+  check_options(options, settings);
+  Results results(common);
+  make_results(invocation, options, common, results);
+  results.print_json();
 }
 
 }  // namespace laptopdiff::experiments

@@ -117,6 +117,42 @@ def test_measuring_needs_a_calibration_set_and_a_use_for_it(world: World, tmp_pa
     assert files_below(tmp_path) == set()
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--per-round", "2"], "`per_round` has no effect here: it is for --solver exact_greedy"),
+        (["--solver", "exact_greedy", "--verify", "3"], "`verify` has no effect here"),
+        (["--by", "loss"], "`by` has no effect here"),
+        (["--by", "time"], "expected width"),
+        (["--pipeline", "."], "`pipeline` has no effect here"),
+        (["--intervals", "2", "--pipeline", "."], "--by snr alone"),
+    ],
+)
+def test_flags_that_would_change_nothing_are_refused(flags: list[str], says: str, world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--scores", world.scores, "--budget", "params=0.8", "-o", tmp_path / "o"]
+    refused(USAGE, *arguments, *flags, says=says)
+    assert files_below(tmp_path) == set()
+
+
+def test_flags_that_would_change_nothing_beside_a_preset_or_a_curve(world: World, tmp_path: Path) -> None:
+    preset = ["solve", world.unet, "--preset", "bk-sdm-tiny", "-o", tmp_path / "o"]
+    for flag, value in {"pipeline": world.pipeline, "samples": 2, "batch": 2, "latency": "l.json"}.items():
+        refused(USAGE, *preset, f"--{flag}", str(value), says=f"`{flag}` cannot be given")
+    curve = ["solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "c"]
+    refused(USAGE, *curve, "--intervals", "2", says="`intervals` has no effect here")
+    assert files_below(tmp_path) == set()
+
+
+def test_a_curve_and_a_spec_are_one_document(world: World, tmp_path: Path) -> None:
+    arguments = ["solve", world.unet, "--scores", world.scores, "--budget", "params=0.8", "--curve", tmp_path / "c.json"]
+    both = ok(*arguments, "-o", tmp_path / "s.json", "--json").json
+    assert both == {"curve": json.loads((tmp_path / "c.json").read_text()), "spec": json.loads((tmp_path / "s.json").read_text())}
+    alone = ok(*arguments, "--overwrite", "--json").json
+    assert alone["format"] == "laptopdiff.curve/1"
+    for same in ("c.json", "x/../c.json"):
+        refused(USAGE, *arguments, "--overwrite", "-o", tmp_path / same, says="are the same file")
+
+
 def test_the_curve_holds_the_mask_of_every_share(world: World, tmp_path: Path) -> None:
     ok("solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "curve.json")
     curve = json.loads((tmp_path / "curve.json").read_text())
@@ -129,6 +165,8 @@ def test_the_curve_holds_the_mask_of_every_share(world: World, tmp_path: Path) -
     gram = json.loads((tmp_path / "gram.json").read_text())
     assert [p["keep"] <= share for p, share in zip(gram["points"], (0.9, 0.7), strict=True)] == [True, True]
     assert gram["objective"] == "x'Gx" and gram["resource"] == "macs"
+    done = ok("solve", world.unet, "--scores", world.scores, "--keep", "0.9,0.001,0.7", "--curve", tmp_path / "less.json")
+    assert len(json.loads((tmp_path / "less.json").read_text())["points"]) == 2 and "no point at 0.001" in done.err
     refused(USAGE, "solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "curve.json", says="exists")
     refused(USAGE, "solve", world.unet, "--scores", world.scores, "--curve", tmp_path / "c", "--budget", "params=1,macs=1", says="one budget")
 
