@@ -5,6 +5,7 @@
 
 #include "pruning/presets.h"
 #include "runtime/error.h"
+#include "runtime/progress.h"
 
 namespace laptopdiff::pruning {
 namespace {
@@ -181,9 +182,21 @@ void measure_rows(const unet::Program& base, LossMeter& meter, unet::Shell shell
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i].true_loss = measured[i].loss;
     rows[i].standard_error = measured[i].standard_error;
-    if (!std::isfinite(rows[i].true_loss))
-      throw runtime::non_finite_error("audit: the output of `", rows[i].name, "` is not finite");
   }
+}
+
+bool measured(const AuditRow& row) { return std::isfinite(row.true_loss); }
+
+void warn_of_unmeasured(const Audit& audit) {
+  std::vector<std::string> names;
+  for (const auto* rows : {&audit.rows, &audit.fit_rows}) {
+    for (const AuditRow& row : *rows) {
+      if (!measured(row)) names.push_back(cat("`", row.name, "`"));
+    }
+  }
+  if (names.empty()) return;
+  runtime::warn(cat("audit: the output is not finite without the layers of ", runtime::join(names),
+                    ": no true loss there, and no part in any agreement"));
 }
 
 std::optional<std::vector<double>> terms_of(const AuditRow& row, const CorrectionKind& kind) {
@@ -201,7 +214,7 @@ void correct(Audit& audit) {
     std::vector<double> truth;
     for (const AuditRow& row : audit.fit_rows) {
       const auto terms = terms_of(row, kind);
-      if (!terms) continue;
+      if (!terms || !measured(row)) continue;
       predictions.push_back(*terms);
       truth.push_back(row.true_loss);
     }
@@ -219,7 +232,7 @@ void agree(Audit& audit) {
     for (const bool only_random : {false, true}) {
       std::vector<double> predicted, truth;
       for (const AuditRow& row : audit.rows) {
-        if (!(row.*kind.value) || (only_random && row.kind != "random")) continue;
+        if (!(row.*kind.value) || !measured(row) || (only_random && row.kind != "random")) continue;
         predicted.push_back(*(row.*kind.value));
         truth.push_back(row.true_loss);
       }
@@ -234,7 +247,7 @@ Agreement agreement_of(const Scores& scores, const unet::Program& base, const st
   const Problem problem = make_problem(scores, base, params_budget(base, 1));
   std::vector<double> predicted, truth;
   for (const AuditRow& row : rows) {
-    if (row.kind != "random") continue;
+    if (row.kind != "random" || !measured(row)) continue;
     predicted.push_back(linear_loss(problem, *row.mask));
     truth.push_back(row.true_loss);
   }
@@ -274,8 +287,13 @@ Json agreement_json(const Agreement& a) {
 Json row_json(const AuditRow& row) {
   Json removed = Json::array();
   for (const unet::Removal& r : row.removed) removed.push_back(r.layer);
-  Json json = {{"name", row.name},   {"kind", row.kind},      {"keep", row.keep},
-               {"removed", removed}, {"true", row.true_loss}, {"stderr", row.standard_error}};
+  Json json = {{"name", row.name},
+               {"kind", row.kind},
+               {"keep", row.keep},
+               {"removed", removed},
+               {"true", number_or_null(row.true_loss)},
+               {"stderr", number_or_null(row.standard_error)}};
+  if (!measured(row)) json["why_null"] = "the output without these layers is not finite";
   if (!row.criterion.empty()) json["criterion"] = row.criterion;
   for (const PredictionKind& kind : kPredictions) {
     const bool always = kind.value == &AuditRow::additive || kind.value == &AuditRow::gram;
@@ -301,6 +319,7 @@ Audit run_audit(const unet::Program& base, LossMeter& meter, const std::vector<S
   audit.fit_rows = maker.fit_rows();
   measure_rows(base, meter, scores.front().shell, options, audit.rows);
   measure_rows(base, meter, scores.front().shell, options, audit.fit_rows);
+  warn_of_unmeasured(audit);
   correct(audit);
   agree(audit);
   for (std::size_t s = 0; s < scores.size(); ++s)

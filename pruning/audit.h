@@ -35,7 +35,7 @@ struct AuditRow {
   std::optional<Mask> mask;              // over the units; none where the removals are not made of them
   std::optional<double> additive, gram;  // predictions by the first scores; none where there is no mask
   std::optional<double> additive_fitted, gram_fitted, both_fitted;  // corrected; only where corrections were fitted
-  double true_loss = 0, standard_error = 0;
+  double true_loss = 0, standard_error = 0;  // not finite where the output was not; such a mask counts in no agreement
 };
 
 struct Audit {
@@ -55,8 +55,8 @@ struct Audit {
 };
 
 // `scores` are of `base` and hold one file a criterion at least; the first's predictions are audited, all choose masks.
-// Throws Error(usage) where they differ in what they do with shells, and as the solvers; Error(non_finite) where a
-// mask's output is not finite.
+// Warns of masks whose output is not finite. Throws Error(usage) where they differ in what they do with shells, and as
+// the solvers.
 Audit run_audit(const unet::Program& base, LossMeter& meter, const std::vector<Scores>& scores,
                 const AuditOptions& options);
 

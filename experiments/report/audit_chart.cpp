@@ -12,6 +12,8 @@ namespace {
 
 using runtime::cat;
 
+constexpr const char* kNotFinite = "not finite";  // a mask that has no true loss
+
 struct Prediction {
   const char* key;  // in `agreement`
   const char* name;
@@ -53,7 +55,7 @@ bool has(const AuditFile& audit, const Prediction& prediction) {
 Axis common_axis(const AuditFile& audit) {
   std::vector<double> values;
   for (const AuditedMask& row : audit.rows) {
-    values.push_back(row.true_loss);
+    if (row.true_loss) values.push_back(*row.true_loss);
     for (const Prediction& prediction : kPredictions) {
       if (row.*prediction.value) values.push_back(*(row.*prediction.value));
     }
@@ -71,11 +73,11 @@ std::string scatter(const AuditFile& audit, const Prediction& prediction, const 
   chart.svg().line(chart.x(axis.low), chart.y(axis.low), chart.x(axis.high), chart.y(axis.high), "reference");
   for (const AuditedMask& row : audit.rows) {
     const auto& predicted = row.*prediction.value;
-    if (!predicted || *predicted <= 0 || row.true_loss <= 0) continue;
-    chart.svg().mark(shape_of(row.kind), chart.x(*predicted), chart.y(row.true_loss), 5,
+    if (!predicted || *predicted <= 0 || !row.true_loss || *row.true_loss <= 0) continue;
+    chart.svg().mark(shape_of(row.kind), chart.x(*predicted), chart.y(*row.true_loss), 5,
                      cat("point ", class_of(row.kind)),
                      cat(row.name, "\n", percent(100 * row.keep), " of the parameters kept\npredicted ",
-                         significant(*predicted, 3), ", true ", significant(row.true_loss, 3)));
+                         significant(*predicted, 3), ", true ", significant(*row.true_loss, 3)));
   }
   return cat("<div class=\"panel\">", chart.str(), "</div>");
 }
@@ -121,7 +123,9 @@ std::string mask_table(const AuditFile& audit) {
     rows += cat("<tr><th scope=\"row\">", escape(row.name), "</th><td>", escape(row.kind), "</td><td class=\"number\">",
                 percent(100 * row.keep), "</td><td class=\"number\">", number(row.additive),
                 "</td><td class=\"number\">", number(row.gram), "</td><td class=\"number\">",
-                significant(row.true_loss, 3), " \u00B1 ", significant(row.standard_error, 2), "</td></tr>\n");
+                row.true_loss ? cat(significant(*row.true_loss, 3), " \u00B1 ", significant(row.standard_error, 2))
+                              : std::string(kNotFinite),
+                "</td></tr>\n");
   }
   return details(
       cat("All ", audit.rows.size(), " masks"),
@@ -153,7 +157,8 @@ std::string presets(const AuditFile& audit) {
   std::vector<std::string> list;
   for (const AuditedMask& row : audit.rows) {
     if (!row.additive && !row.gram) {
-      list.push_back(cat(escape(row.name), " (", percent(100 * row.keep), " kept) ", significant(row.true_loss, 3)));
+      list.push_back(cat(escape(row.name), " (", percent(100 * row.keep), " kept) ",
+                         row.true_loss ? significant(*row.true_loss, 3) : std::string(kNotFinite)));
     }
   }
   if (list.empty()) return "";

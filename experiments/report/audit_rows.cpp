@@ -28,10 +28,11 @@ AuditedMask parse_mask(const Json& json, const std::string& where) {
   row.removed = static_cast<int>(in.get<std::vector<std::string>>("removed", {}).size());
   row.additive = optional_number(in, "additive");
   row.gram = optional_number(in, "gram");
-  row.true_loss = in.required<double>("true");
-  row.standard_error = in.get<double>("stderr", 0);
+  if (in.has("why_null") && !in.has("true")) in.ignore("true");
+  else row.true_loss = in.required<double>("true");
+  row.standard_error = optional_number(in, "stderr").value_or(0);
   row.both_fitted = optional_number(in, "both_fitted");
-  for (const char* unused : {"criterion", "additive_fitted", "gram_fitted"}) in.ignore(unused);
+  for (const char* unused : {"criterion", "additive_fitted", "gram_fitted", "why_null"}) in.ignore(unused);
   in.finish();
   return row;
 }

@@ -15,7 +15,8 @@ struct AuditedMask {
   int removed = 0;         // entries in its list of removals
   std::optional<double> additive, gram;
   std::optional<double> both_fitted;  // from both, corrected by masks that were measured
-  double true_loss = 0, standard_error = 0;
+  std::optional<double> true_loss;    // none where the output was not finite
+  double standard_error = 0;
 };
 
 struct AgreementNumbers {

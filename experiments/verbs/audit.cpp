@@ -57,9 +57,10 @@ void print_agreement(const std::string& name, const pruning::Agreement& a) {
 void print_audit(const pruning::Audit& audit) {
   std::printf("%-32s %6s %12s %12s %12s\n", "mask", "kept", "additive", "gram", "true");
   for (const pruning::AuditRow& row : audit.rows) {
-    std::printf("%-32s %6.3f %12s %12s %12.5g\n", row.name.c_str(), row.keep,
+    std::printf("%-32s %6.3f %12s %12s %12s\n", row.name.c_str(), row.keep,
                 row.additive ? runtime::cat(*row.additive).c_str() : "-",
-                row.gram ? runtime::cat(*row.gram).c_str() : "-", row.true_loss);
+                row.gram ? runtime::cat(*row.gram).c_str() : "-",
+                std::isfinite(row.true_loss) ? runtime::cat(row.true_loss).c_str() : "-");
   }
   for (const auto& [name, numbers] : audit.agreement) print_agreement(name, numbers);
   if (audit.criteria.size() < 2) return;

@@ -82,6 +82,16 @@ def test_a_unit_whose_absence_overflows_gets_no_score(world: World, tmp_path: Pa
     assert "up_blocks.0.resnets.2" not in {entry["layer"] for entry in spec["removed"]}
     for solver in ("gram", "greedy"):
         ok("solve", model, "--scores", tmp_path / "scores.json", "--budget", "params=0.6", "--solver", solver, "-o", tmp_path / solver)
+    overflow = world.spec_json(["up_blocks.0.resnets.2"]) | {"base": spec["base"]}
+    (tmp_path / "overflow.json").write_text(json.dumps(overflow))
+    measured = ["--scores", tmp_path / "scores.json", "--calibration", world.calibration, "--specs", tmp_path / "overflow.json"]
+    done = ok("audit", model, *measured, "--keep", "0.8", "--random-masks", "2", "-o", tmp_path / "audit.json")
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    row = audit["rows"].pop()
+    assert row["true"] is None and row["stderr"] is None and "not finite" in row["why_null"]
+    assert all(mask["true"] >= 0 for mask in audit["rows"]) and "nan" not in done.out and "inf" not in done.out
+    assert audit["agreement"]["additive"]["rows"] == len(audit["rows"])
+    assert done.err.count("the output is not finite without the layers of") == 1 and "overflow.json`: no true loss" in done.err
 
 
 def test_a_model_that_overflows_altogether(world: World, tmp_path: Path) -> None:

@@ -280,6 +280,25 @@ TEST_CASE("an audit shows a mark a predicted mask and lists the others") {
   CHECK(says(body, "Without a prediction"));
 }
 
+TEST_CASE("a mask whose output is not finite has a row without a true loss, and no mark") {
+  StudyFolder folder;
+  Json row = {{"name", "overflow"},  {"kind", "spec"}, {"keep", 0.5},     {"removed", {"a"}},
+              {"additive", nullptr}, {"gram", 0.02},   {"true", nullptr}, {"stderr", nullptr}};
+  folder.results()["shared"]["audit"] = "audit.json";
+  folder.put("audit.json", {{"format", "laptopdiff.audit/1"}, {"rows", {row}}});
+  CHECK(test::thrown_by([&] { (void)folder.page(); }).says("`true` is missing"));
+  row["why_null"] = "the output without these layers is not finite";
+  Json preset = row, measured = row;
+  preset.update({{"name", "preset overflow"}, {"gram", nullptr}});
+  measured.update({{"name", "measured"}, {"true", 0.03}, {"stderr", 0.001}});
+  measured.erase("why_null");
+  folder.put("audit.json", {{"format", "laptopdiff.audit/1"}, {"rows", {row, preset, measured}}});
+  const std::string body = section_of(folder, report::audit_section).body;
+  CHECK(count(body, "\"point audit-spec\"") == 2);  // one in the legend
+  CHECK(count(body, "<td class=\"number\">not finite</td>") == 2);
+  CHECK(says(body, "preset overflow (" + report::percent(50) + " kept) not finite"));
+}
+
 TEST_CASE("an audit draws corrected predictions and lists the pairs that interact") {
   StudyFolder folder;
   folder.put("audit.json",
