@@ -4,6 +4,7 @@
 #include <mpi.h>
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <optional>
@@ -14,7 +15,8 @@ namespace laptopdiff::runtime {
 namespace {
 
 // Where launchers write how many processes there are: Open MPI's mpirun, MPICH's and Intel's, Slurm's srun. A batch
-// script of Slurm's has the job's count too, but only a step that srun started has its own.
+// script of Slurm's has the job's count too, but only a step that srun started has its own. The innermost launcher
+// comes first: an mpirun inside a step of Slurm's leaves the step's count in the environment.
 constexpr const char* kSizeVariables[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE",
                                           "SLURM_STEP_NUM_TASKS"};
 
@@ -62,9 +64,7 @@ bool has_mpi() {
 int launched_processes() {
   for (const char* name : kSizeVariables) {
     const char* text = std::getenv(name);
-    if (text == nullptr) continue;
-    const int size = std::atoi(text);
-    if (size > 1) return size;
+    if (text != nullptr) return std::max(1, std::atoi(text));
   }
   return 1;
 }

@@ -12,7 +12,8 @@ namespace laptopdiff::runtime {
 // True where the build has MPI.
 bool has_mpi();
 
-// How many processes the launcher says it started; 1 without a launcher. Starts nothing.
+// How many processes the launcher says it started, the innermost where there are two; 1 without a launcher. Starts
+// nothing.
 int launched_processes();
 
 struct Processes {

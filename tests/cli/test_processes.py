@@ -92,6 +92,12 @@ def test_one_process_of_mpirun_is_one_process(world: World, tmp_path: Path) -> N
     assert json.loads((tmp_path / "s.json").read_text())["samples"] == 5
 
 
+def test_one_process_inside_a_larger_step_is_one_process(world: World, tmp_path: Path) -> None:
+    inner = environment() | {"OMPI_COMM_WORLD_SIZE": "1", "SLURM_STEP_NUM_TASKS": "4"}
+    done = subprocess.run([PROGRAM, *command(world)], env=inner, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == OK, done.stderr
+
+
 def test_processes_that_mpi_does_not_join_are_refused(world: World, tmp_path: Path) -> None:
     lost = environment() | {"SLURM_STEP_NUM_TASKS": "4"}
     done = subprocess.run([PROGRAM, *command(world)], env=lost, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
