@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include "experiments/calibration_file.h"
 #include "pruning/budgets.h"
 #include "runtime/error.h"
 
@@ -23,11 +24,9 @@ LoadedModel load_scored(const TrueLossOptions& options, const pruning::Scores& s
   return model;
 }
 
-unet::Inputs read_calibration(const TrueLossOptions& options, const LoadedModel& model, const CommonOptions& common) {
-  unet::Inputs inputs =
-      unet::inputs_from(runtime::read_tensors(options.calibration), model.spec.base, options.calibration);
-  if (options.samples > 0) inputs = unet::slice(inputs, 0, std::min(options.samples, inputs.batch()));
-  return unet::to(inputs, common.torch_dtype(), common.torch_device());
+unet::Inputs read_inputs(const TrueLossOptions& options, const LoadedModel& model, const CommonOptions& common) {
+  const CalibrationFile file = read_calibration(options.calibration, model.spec.base, options.model, options.samples);
+  return unet::to(file.inputs, common.torch_dtype(), common.torch_device());
 }
 
 pruning::MeterOptions meter_options(const TrueLossOptions& options, unet::Shell shell) {
@@ -55,7 +54,7 @@ void require_same_base(const pruning::Scores& scores, const unet::Config& model,
 TrueLossSource::TrueLossSource(const TrueLossOptions& options, const pruning::Scores& scores,
                                const std::string& scores_file, const CommonOptions& common)
     : model_(load_scored(options, scores, scores_file, common)),
-      inputs_(read_calibration(options, model_, common)),
+      inputs_(read_inputs(options, model_, common)),
       executor_(unet::Executor::for_inference(model_.base, std::move(model_.weights))),
       meter_(model_.base, executor_, inputs_, meter_options(options, scores.shell)) {}
 

@@ -16,8 +16,7 @@ struct TrueLossOptions {
 
 class TrueLossSource {
  public:
-  // Throws Error(bad_input) where the scores are of other weights or the calibration set of another model, and as
-  // load_for_device.
+  // Throws Error(bad_input) where the scores are of other weights, and as load_for_device and read_calibration.
   TrueLossSource(const TrueLossOptions& options, const pruning::Scores& scores, const std::string& scores_file,
                  const CommonOptions& common);
   TrueLossSource(const TrueLossSource&) = delete;

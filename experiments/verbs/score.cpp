@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "experiments/calibration_file.h"
 #include "experiments/command.h"
 #include "experiments/variant_sampler.h"
 #include "experiments/verbs.h"
@@ -116,15 +117,14 @@ struct Calibration {
 };
 
 // What the network should have predicted: the file's `target`, or its noise.
-at::Tensor find_target(const runtime::TensorMap& tensors, const unet::Inputs& inputs, const unet::Config& config,
-                       const ScoreOptions& options) {
+at::Tensor find_target(const runtime::TensorMap& tensors, const unet::Config& config, const ScoreOptions& options) {
   const char* name = tensors.contains("target") ? "target" : "noise";
   if (!tensors.contains(name)) {
     throw runtime::input_error(options.calibration, ": tensor `noise` is missing: ", options.criterion,
                                " compares with what the network should have predicted; `calibrate` writes it");
   }
   const at::Tensor target = tensors.at(name);
-  std::vector<std::int64_t> expected = inputs.sample.sizes().vec();
+  std::vector<std::int64_t> expected = tensors.at("sample").sizes().vec();
   expected[1] = config.out_channels;
   if (target.sizes() != at::IntArrayRef(expected) || !target.is_floating_point()) {
     throw runtime::input_error(options.calibration, ": `", name, "` is ", runtime::sizes_text(target),
@@ -135,27 +135,10 @@ at::Tensor find_target(const runtime::TensorMap& tensors, const unet::Inputs& in
   return target;
 }
 
-// Texts and latents of another architecture's pipeline may have the same shapes.
-void check_made_for(const ScoreOptions& options, const unet::Config& config) {
-  const auto file = runtime::SafetensorsFile::open(options.calibration);
-  const auto made_for = file->metadata().find("unet_layout_sha256");
-  if (made_for == file->metadata().end() || made_for->second == layout_sha256(config)) return;
-  throw runtime::input_error(options.calibration, ": was made for another U-Net architecture than ", options.model,
-                             " (their parameters differ); make one with `calibrate` of this model's pipeline");
-}
-
-Calibration read_calibration(const ScoreOptions& options, const pruning::Criterion& criterion,
-                             const unet::Config& config) {
-  Calibration calibration;
-  const runtime::TensorMap tensors = runtime::read_tensors(options.calibration);
-  calibration.inputs = unet::inputs_from(tensors, config, options.calibration);
-  check_made_for(options, config);
-  if (options.samples > calibration.inputs.batch()) {
-    throw runtime::usage_error("--samples ", options.samples, ": the calibration set has ", calibration.inputs.batch());
-  }
-  if (has_targets(criterion)) calibration.target = find_target(tensors, calibration.inputs, config, options);
-  if (options.samples > 0) calibration.inputs = unet::slice(calibration.inputs, 0, options.samples);
-  calibration.sha256 = runtime::tensors_sha256(tensors);
+Calibration read_for(const ScoreOptions& options, const pruning::Criterion& criterion, const unet::Config& config) {
+  CalibrationFile file = read_calibration(options.calibration, config, options.model, options.samples);
+  Calibration calibration{std::move(file.inputs), {}, runtime::tensors_sha256(file.tensors)};
+  if (has_targets(criterion)) calibration.target = find_target(file.tensors, config, options);
   return calibration;
 }
 
@@ -239,7 +222,7 @@ void run_score(const Invocation& invocation) {
   Calibration calibration;
   const auto look = [&] {
     runtime::check_output(options.output, common.existing());
-    if (is_calibrated(criterion)) calibration = read_calibration(options, criterion, config);
+    if (is_calibrated(criterion)) calibration = read_for(options, criterion, config);
   };
   if (all.first()) look();
   runtime::barrier();

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import World
 from program import BAD_INPUT, USAGE, files_below, ok, refused
+from safetensors.numpy import load_file, save_file
 
 
 def solve(world: World, folder: Path, *flags: Any) -> dict[str, Any]:
@@ -151,6 +152,19 @@ def test_a_curve_and_a_spec_are_one_document(world: World, tmp_path: Path) -> No
     assert alone["format"] == "laptopdiff.curve/1"
     for same in ("c.json", "x/../c.json"):
         refused(USAGE, *arguments, "--overwrite", "-o", tmp_path / same, says="are the same file")
+
+
+def test_true_losses_take_a_calibration_set_as_score_does(world: World, tmp_path: Path) -> None:
+    tensors = load_file(world.calibration)
+    save_file(tensors, tmp_path / "other.safetensors", metadata={"unet_layout_sha256": "0" * 64})
+    measuring = (
+        ["solve", world.unet, "--scores", world.scores, "--budget", "params=0.6", "--solver", "verify"],
+        ["audit", world.unet, "--scores", world.scores],
+    )
+    for command in measuring:
+        refused(BAD_INPUT, *command, "--calibration", tmp_path / "other.safetensors", "-o", tmp_path / "o", says="another U-Net")
+        refused(USAGE, *command, "--calibration", world.calibration, "--samples", "99", "-o", tmp_path / "o", says="has 5")
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_curve_holds_the_mask_of_every_share(world: World, tmp_path: Path) -> None:
