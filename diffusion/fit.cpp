@@ -48,10 +48,14 @@ void check_fit(const unet::Config& unet, const Pipeline& pipeline, const std::st
   check_text(unet, pipeline, verb);
 }
 
-void check_batches(const unet::Config& unet, const std::string& verb) {
+void check_no_classes(const unet::Config& unet, const std::string& verb) {
   if (unet.class_embedding != unet::ClassEmbedding::none)
     throw runtime::usage_error(verb, ": the U-Net is class-conditional, and batches of pictures and captions have no ",
                                "class labels yet; `forward` and `score` take them from a tensor file");
+}
+
+void check_batches(const unet::Config& unet, const std::string& verb) {
+  check_no_classes(unet, verb);
   if (unet.time_cond_proj_dim > 0)
     throw runtime::usage_error(verb,
                                ": the U-Net is told the guidance (`time_cond_proj_dim`), which batches do not have");

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -22,6 +23,16 @@ bool has_outdated_size(const unet::Config& config) {
   const bool read = std::sscanf(version.get<std::string>().c_str(), "%d.%d", &major, &minor) == 2;
   return read && major == 0 && minor < 9 && config.raw.contains("sample_size") &&
          config.raw["sample_size"].is_number_integer() && config.sample_height < kStableDiffusionLatent;
+}
+
+// The sinusoid [1, width] by which a guidance-distilled network is told the guidance.
+// Meng et al., "On distillation of guided diffusion models", 2023; numbers as in diffusers.
+at::Tensor guidance_embedding(double guidance, std::int64_t width) {
+  const std::int64_t half = width / 2;
+  const at::Tensor frequencies =
+      (at::arange(half, at::kFloat) * (-std::log(10000.0) / static_cast<double>(half - 1))).exp();
+  const at::Tensor angles = static_cast<float>((guidance - 1) * 1000.0) * frequencies;
+  return at::constant_pad_nd(at::cat({angles.sin(), angles.cos()}), {0, width % 2}).unsqueeze(0);
 }
 
 }  // namespace
@@ -77,12 +88,9 @@ std::pair<std::int64_t, std::int64_t> own_latent_size(const unet::Config& config
   return {config.sample_height, config.sample_width};
 }
 
-at::Tensor guidance_embedding(double guidance, std::int64_t width) {
-  const std::int64_t half = width / 2;
-  const at::Tensor frequencies =
-      (at::arange(half, at::kFloat) * (-std::log(10000.0) / static_cast<double>(half - 1))).exp();
-  const at::Tensor angles = static_cast<float>((guidance - 1) * 1000.0) * frequencies;
-  return at::constant_pad_nd(at::cat({angles.sin(), angles.cos()}), {0, width % 2}).unsqueeze(0);
+at::Tensor take_guidance(const unet::Config& config, diffusion::SampleOptions& run) {
+  if (config.time_cond_proj_dim == 0) return {};
+  return guidance_embedding(std::exchange(run.guidance, 1), config.time_cond_proj_dim);
 }
 
 unet::Inputs network_inputs(const at::Tensor& sample, double timestep, const diffusion::Context& context,

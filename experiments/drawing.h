@@ -45,9 +45,9 @@ class Conditioner {
 std::pair<std::int64_t, std::int64_t> own_latent_size(const unet::Config& config, const std::string& verb,
                                                       const std::string& way_out);
 
-// The sinusoid [1, width] by which a guidance-distilled network is told the guidance, in place of a second half.
-// Meng et al., "On distillation of guided diffusion models", 2023; numbers as in diffusers.
-at::Tensor guidance_embedding(double guidance, std::int64_t width);
+// A guidance-distilled network is told the guidance in place of a second half: its embedding [1, Q] of `run`'s
+// guidance, which becomes 1. Undefined for other networks.
+at::Tensor take_guidance(const unet::Config& config, diffusion::SampleOptions& run);
 
 // A sampler's call as inputs of a U-Net. `timestep_cond` [1, Q] may be undefined.
 unet::Inputs network_inputs(const at::Tensor& sample, double timestep, const diffusion::Context& context,

@@ -58,7 +58,7 @@ VariantSampler::VariantSampler(const std::string& pipeline, const VariantSamplin
   requests_ = read_requests_of(options, needs, pipeline_);
   const unet::Config& config = executor.program().config;
   diffusion::check_fit(config, pipeline_, "score");
-  diffusion::check_batches(config, "score");
+  diffusion::check_no_classes(config, "score");
   const auto [height, width] = own_latent_size(config, "score", "a sampling criterion needs it");
   run_.count = requests_.count;
   run_.batch = options.picture_batch;
@@ -67,6 +67,7 @@ VariantSampler::VariantSampler(const std::string& pipeline, const VariantSamplin
   run_.seed = seed;
   run_.shape = {config.out_channels, height, width};
   run_.device = common.torch_device();
+  timestep_cond_ = take_guidance(config, run_);
   const auto scale = static_cast<float>(pipeline_.pixels_per_sample());
   const float rows = scale * static_cast<float>(height), columns = scale * static_cast<float>(width);
   const at::Tensor time_ids = at::tensor({rows, columns, 0.0F, 0.0F, rows, columns}).unsqueeze(0);  // no crop
@@ -80,7 +81,7 @@ void VariantSampler::draw(const unet::Program& variant, const Batch& done) {
   const diffusion::Denoiser denoise = [&](const at::Tensor& sample, double timestep,
                                           const diffusion::Context& context) {
     runtime::throw_if_stopped("finished work is kept; run the same command again to go on");
-    return executor_.forward(variant, network_inputs(sample, timestep, context, dtype_, at::Tensor())).to(at::kFloat);
+    return executor_.forward(variant, network_inputs(sample, timestep, context, dtype_, timestep_cond_)).to(at::kFloat);
   };
   diffusion::sample(
       *scheduler_, denoise, [&](std::int64_t first, std::int64_t count) { return (*conditioner_)(first, count); }, run_,

@@ -56,6 +56,7 @@ class VariantSampler {
   std::unique_ptr<diffusion::Scheduler> scheduler_;
   Requests requests_;
   diffusion::SampleOptions run_;
+  at::Tensor timestep_cond_;  // [1, Q] of guidance-distilled networks
   std::unique_ptr<Conditioner> conditioner_;
   std::optional<metrics::ClipModel> clip_;  // pictures only
   at::Tensor text_embeds_;                  // [P, D]

@@ -256,11 +256,7 @@ void run_sample(const Invocation& invocation) {
   diffusion::SampleOptions run = sample_options(options, config, requests.count, device);
   const std::int64_t scale = pipeline.pixels_per_sample();
   const at::Tensor time_ids = size_conditioning(options, run.shape[1] * scale, run.shape[2] * scale);
-  at::Tensor timestep_cond;
-  if (config.time_cond_proj_dim > 0) {
-    timestep_cond = guidance_embedding(options.guidance, config.time_cond_proj_dim);
-    run.guidance = 1;
-  }
+  const at::Tensor timestep_cond = take_guidance(config, run);
   if (common.dry_run) {
     return runtime::say(runtime::cat("would draw ", run.count, " pictures in ", options.steps, " steps"));
   }

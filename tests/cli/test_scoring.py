@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bad_input import changed_config, score
+from bad_input import WEIGHTS, changed_config, score
 from conftest import World
 from program import BAD_INPUT, NON_FINITE, USAGE, files_below, ok, refused
 from safetensors.numpy import load_file, save_file
@@ -62,8 +63,22 @@ def test_stability_of_gram_masks(world: World, tmp_path: Path) -> None:
     refused(USAGE, *score(world, world.unet, tmp_path, *flags, "--criterion", "block_influence"), says="no Gram matrix")
 
 
-def test_a_pictures_score_falls_by_what_it_falls(world: World, tmp_path: Path) -> None:
+def guidance_distilled(world: World, folder: Path) -> Path:
+    """The small pipeline with a U-Net that is told the guidance as an embedding."""
+    pipeline = Path(shutil.copytree(world.pipeline, folder))
+    config = json.loads((pipeline / "unet/config.json").read_text()) | {"time_cond_proj_dim": 8}
+    (pipeline / "unet/config.json").write_text(json.dumps(config))
+    tensors = load_file(pipeline / "unet" / WEIGHTS)
+    weight = np.random.default_rng(2).standard_normal((16, 8)).astype(np.float32)
+    save_file(tensors | {"time_embedding.cond_proj.weight": weight}, pipeline / "unet" / WEIGHTS)
+    return pipeline
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_pictures_score_falls_by_what_it_falls(distilled: bool, world: World, tmp_path: Path) -> None:
     """clip_score is the difference of what `sample` and `evaluate` say."""
+    if distilled:
+        world = replace(world, pipeline=guidance_distilled(world, tmp_path / "pipeline"))
     drawn = ["--prompts", world.prompts, "--steps", "2", "--seed", "4"]
     ok("score", world.pipeline, "--criterion", "clip_score", *drawn, "--models", world.models, "-o", tmp_path / "s")
     scores = read(tmp_path / "s")
