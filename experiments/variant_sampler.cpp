@@ -2,12 +2,15 @@
 
 #include <torch/types.h>
 
+#include <set>
+
 #include "diffusion/fit.h"
 #include "metrics/prompt_file.h"
 #include "metrics/scores.h"
 #include "runtime/error.h"
 #include "runtime/hash.h"
 #include "runtime/stop.h"
+#include "runtime/weight_files.h"
 
 namespace laptopdiff::experiments {
 namespace {
@@ -43,6 +46,42 @@ Requests read_requests_of(const VariantSampling& options, pruning::Needs needs, 
   return requests;
 }
 
+void add_weights(const torch::nn::Module& module, runtime::Sha256& hash) {
+  runtime::TensorMap weights;
+  for (const auto& item : module.named_parameters()) weights[item.key()] = item.value().detach().to(at::kCPU);
+  hash.add(runtime::tensors_sha256(weights));
+}
+
+// The folder's own small files: configs and vocabularies. Weights are hashed as they were read.
+void add_settings(const std::filesystem::path& folder, runtime::Sha256& hash) {
+  if (!std::filesystem::is_directory(folder)) return;
+  std::set<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".json" || extension == ".txt") files.insert(entry.path());
+  }
+  for (const std::filesystem::path& file : files)
+    hash.add(runtime::cat(file.filename().string(), " ", runtime::sha256_file(file), "\n"));
+}
+
+// Of everything in a pipeline that its pictures depend on, but for the U-Net.
+std::string pipeline_sha256(const diffusion::Pipeline& pipeline) {
+  runtime::Sha256 hash;
+  hash.add(pipeline.scheduler_config.dump());
+  for (const char* part : {"vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"})
+    add_settings(pipeline.folder / part, hash);
+  for (const diffusion::TextTower& tower : pipeline.text) add_weights(*tower.model, hash);
+  if (pipeline.vae) add_weights(**pipeline.vae, hash);
+  return hash.hex();
+}
+
+std::string clip_sha256(const std::filesystem::path& folder) {
+  runtime::Sha256 hash;
+  add_settings(folder, hash);
+  hash.add(runtime::tensors_sha256(runtime::read_weight_files(folder, "model")));
+  return hash.hex();
+}
+
 }  // namespace
 
 VariantSampler::VariantSampler(const std::string& pipeline, const VariantSampling& options, pruning::Needs needs,
@@ -72,8 +111,11 @@ VariantSampler::VariantSampler(const std::string& pipeline, const VariantSamplin
   const float rows = scale * static_cast<float>(height), columns = scale * static_cast<float>(width);
   const at::Tensor time_ids = at::tensor({rows, columns, 0.0F, 0.0F, rows, columns}).unsqueeze(0);  // no crop
   conditioner_ = std::make_unique<Conditioner>(pipeline_, requests_, 0, time_ids);
+  pipeline_sha256_ = pipeline_sha256(pipeline_);
   if (needs != pruning::Needs::pictures) return;
-  clip_ = metrics::ClipModel::load(std::filesystem::path(options.models) / "clip", run_.device);
+  const std::filesystem::path clip = std::filesystem::path(options.models) / "clip";
+  clip_ = metrics::ClipModel::load(clip, run_.device);
+  clip_sha256_ = clip_sha256(clip);
   text_embeds_ = clip_->text_embeds(requests_.texts);
 }
 
@@ -109,10 +151,9 @@ pruning::Sampling VariantSampler::sampling() {
 }
 
 Json VariantSampler::key() const {
-  const std::string prompts = options_.prompts.empty() ? "" : runtime::sha256_file(options_.prompts);
-  return {{"pipeline", std::filesystem::weakly_canonical(pipeline_.folder).string()},
-          {"models", options_.models},
-          {"prompts", prompts},
+  return {{"pipeline", pipeline_sha256_},
+          {"clip", clip_sha256_},
+          {"prompts", options_.prompts.empty() ? "" : runtime::sha256_file(options_.prompts)},
           {"scheduler", options_.scheduler},
           {"count", run_.count},
           {"steps", options_.steps},

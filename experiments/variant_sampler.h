@@ -60,6 +60,7 @@ class VariantSampler {
   std::unique_ptr<Conditioner> conditioner_;
   std::optional<metrics::ClipModel> clip_;  // pictures only
   at::Tensor text_embeds_;                  // [P, D]
+  std::string pipeline_sha256_, clip_sha256_;
 };
 
 }  // namespace laptopdiff::experiments

@@ -199,8 +199,10 @@ Plan make_plan(const Program& program, const std::vector<Program>& variants, con
     plan.chunks.push_back(std::move(chunk));
   }
   for (std::size_t position = 0; position < base_end; ++position) plan.macs += program.steps[position].macs;
-  std::sort(plan.chunks.begin(), plan.chunks.end(),
-            [](const Chunk& a, const Chunk& b) { return a.first_position < b.first_position; });
+  // Stable, so that every standard library numbers the chunks alike: pieces of unfinished work are known by that
+  // number.
+  std::stable_sort(plan.chunks.begin(), plan.chunks.end(),
+                   [](const Chunk& a, const Chunk& b) { return a.first_position < b.first_position; });
   return plan;
 }
 

@@ -36,6 +36,10 @@ class Measurement {
   virtual runtime::TensorMap measure(const Block& block, std::int64_t part) = 0;
   // From all parts in order. Throws Error(non_finite) where there is nothing to compare with.
   virtual Measured fold(const Block& block, const std::vector<runtime::TensorMap>& parts) const = 0;
+  // What is in the pieces, by their numbers: the same for two measurements whose pieces can stand for each other's.
+  virtual runtime::Json plan() const { return {{"block_samples", block_samples()}, {"parts", parts()}}; }
+  // Whether `fold` gives a Gram matrix.
+  virtual bool has_gram() const { return false; }
   // Passes through the base that a sample costs, and what the plain loop over rows and base would cost; 0: not counted.
   virtual double forwards_per_sample() const { return 0; }
   virtual double naive_forwards_per_sample() const { return 0; }

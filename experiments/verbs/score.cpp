@@ -15,6 +15,7 @@
 #include "pruning/criteria.h"
 #include "pruning/stability.h"
 #include "runtime/error.h"
+#include "runtime/hash.h"
 #include "runtime/processes.h"
 #include "runtime/progress.h"
 
@@ -169,10 +170,12 @@ CommonOptions share_machine(CommonOptions common) {
   return common;
 }
 
-// What the work so far depends on; work of another key is never continued.
-Json work_key(const ScoreOptions& options, const CommonOptions& common, const std::string& weights,
-              const Calibration& calibration, const std::optional<VariantSampler>& sampler) {
-  return {{"model", weights},
+// What the work so far depends on; work of another key is never continued. Another build may round otherwise.
+Json work_key(const ScoreOptions& options, const CommonOptions& common, const Json& made_by, const std::string& weights,
+              const Calibration& calibration, const std::optional<VariantSampler>& sampler,
+              const pruning::Measurement& measurement) {
+  return {{"program", {made_by["version"], made_by["commit"], made_by["torch"]}},
+          {"model", weights},
           {"sampling", sampler ? sampler->key() : Json()},
           {"calibration", calibration.sha256},
           {"criterion", options.criterion},
@@ -181,7 +184,8 @@ Json work_key(const ScoreOptions& options, const CommonOptions& common, const st
           {"device", common.torch_device().is_cuda() ? "cuda" : "cpu"},
           {"batch", options.batch},
           {"memory", options.memory},
-          {"seed", options.seed}};
+          {"seed", options.seed},
+          {"plan", runtime::sha256(measurement.plan().dump())}};
 }
 
 // Passes through the base that were paid for, and what the plain loop over all single removals would have cost: on the
@@ -264,9 +268,10 @@ void run_score(const Invocation& invocation) {
     subject.inputs = unet::to(calibration.inputs, common.torch_dtype(), common.torch_device());
   if (sampler) subject.sampling = sampler->sampling();
   const auto measurement = criterion.make(subject);
-  pruning::WorkFolder folder(options.output + ".partial",
-                             work_key(options, common, weights_sha256, calibration, sampler),
-                             common.overwrite ? pruning::OtherWork::discard : pruning::OtherWork::refuse);
+  pruning::WorkFolder folder(
+      options.output + ".partial",
+      work_key(options, common, provenance(invocation), weights_sha256, calibration, sampler, *measurement),
+      common.overwrite ? pruning::OtherWork::discard : pruning::OtherWork::refuse);
   const auto summary = [&](const pruning::Measured& measured) {
     pruning::Scores scores = pruning::summarise(model.base, removables, measured, criterion.why_null);
     scores.criterion = criterion.name;

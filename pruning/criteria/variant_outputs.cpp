@@ -63,6 +63,12 @@ Measured VariantOutputs::fold(const Block& block, const std::vector<runtime::Ten
   return compare(block, all, outputs);
 }
 
+runtime::Json VariantOutputs::plan() const {
+  runtime::Json plan = Measurement::plan();
+  for (const Chunk& chunk : plan_.chunks) plan["variants"].push_back(chunk.variants);
+  return plan;
+}
+
 double VariantOutputs::forwards_per_sample() const {
   return static_cast<double>(plan_.macs) / static_cast<double>(base_.macs());
 }

@@ -19,6 +19,7 @@ class VariantOutputs : public Measurement {
   std::int64_t parts() const override { return static_cast<std::int64_t>(plan_.chunks.size()); }
   runtime::TensorMap measure(const Block& block, std::int64_t part) override;
   Measured fold(const Block& block, const std::vector<runtime::TensorMap>& parts) const override;
+  runtime::Json plan() const override;
   double forwards_per_sample() const override;
   double naive_forwards_per_sample() const override { return static_cast<double>(programs_.size()); }
 

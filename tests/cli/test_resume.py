@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import World
 from program import BAD_INPUT, INTERRUPTED, OK, STOPPED, USAGE, files_below, kill_after, kill_when, ok, refused
+from safetensors.numpy import load_file, save_file
 
 STEPS = 12
 STUDY_STEPS = 8
@@ -244,6 +245,31 @@ def test_work_of_another_scoring_is_never_mixed_in(world: World, tmp_path: Path)
     ok(*command[:-1], tmp_path / "whole.json", "--dtype", "bf16")
     assert same_scores(tmp_path / "s.json", tmp_path / "whole.json")
     assert files_below(tmp_path) == {"s.json", "whole.json"}
+
+
+@pytest.mark.parametrize("name", ["program", "plan"])
+def test_work_of_another_build_or_plan_is_not_continued(name: str, world: World, tmp_path: Path) -> None:
+    run = half_scored(world, tmp_path) / "run.json"
+    written = json.loads(run.read_text())
+    written["key"][name] = "another"
+    run.write_text(json.dumps(written))
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", "-o", tmp_path / "s.json"]
+    refused(USAGE, *command, says=["unfinished work of another run", f'its `{name}` is "another"'])
+
+
+def test_work_with_other_pictures_is_not_continued(world: World, tmp_path: Path) -> None:
+    pipeline, models = shutil.copytree(world.pipeline, tmp_path / "pipeline"), shutil.copytree(world.models, tmp_path / "models")
+    command = ["score", pipeline, "--criterion", "clip_score", "--models", models, "--prompts", world.prompts, "--steps", "5"]
+    command += ["-o", tmp_path / "s.json"]
+    assert kill_when(lambda: len(pieces(tmp_path / "s.json.partial")) >= 2, signal.SIGKILL, *command) == -signal.SIGKILL
+    parts = ("text_encoder/model", "vae/diffusion_pytorch_model")
+    for file in (*(pipeline / f"{part}.safetensors" for part in parts), models / "clip" / "model.safetensors"):
+        stored = file.read_bytes()
+        tensors = load_file(file)
+        save_file(tensors | {name: 2 * tensor for name, tensor in tensors.items() if tensor.ndim > 1}, file)
+        refused(USAGE, *command, says=["unfinished work of another run", "its `sampling` is"])
+        file.write_bytes(stored)
+    assert "continued" in ok(*command).err
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
