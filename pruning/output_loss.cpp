@@ -16,6 +16,7 @@ constexpr const char* kNotFinite = "the output without this unit is not finite";
 class OutputLoss : public VariantOutputs {
  public:
   using VariantOutputs::VariantOutputs;
+  bool has_gram() const override { return true; }
 
  protected:
   Measured compare(const Block&, const at::Tensor& all, const std::vector<at::Tensor>& without) const override {

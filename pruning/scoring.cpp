@@ -248,14 +248,19 @@ void warn_of_missing(const Scores& scores) {
   for (const ShellScore& shell : scores.shells) warn(shell.path, shell.score);
 }
 
-std::vector<ScoreBin> make_bins(const Removables& removables, const Measured& measured, const at::Tensor& timesteps,
-                                int count, int schedule, const std::string& why_null) {
+void check_timesteps(const at::Tensor& timesteps, int schedule) {
   const at::Tensor times = timesteps.to(at::kCPU, at::kDouble);
   const double lowest = times.min().item<double>(), highest = times.max().item<double>();
   if (lowest < 0 || highest >= schedule) {
     throw runtime::input_error("--bins: timestep ", lowest < 0 ? lowest : highest,
                                " of the calibration set is not inside [0, ", schedule, ")");
   }
+}
+
+std::vector<ScoreBin> make_bins(const Removables& removables, const Measured& measured, const at::Tensor& timesteps,
+                                int count, int schedule, const std::string& why_null) {
+  check_timesteps(timesteps, schedule);
+  const at::Tensor times = timesteps.to(at::kCPU, at::kDouble);
   std::vector<ScoreBin> bins;
   for (int i = 0; i < count; ++i) {
     const int first = static_cast<int>(std::int64_t{schedule} * i / count),

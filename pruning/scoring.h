@@ -33,6 +33,9 @@ Scores summarise(const unet::Program& base, const Removables& removables, const 
 // One warning a row without a value.
 void warn_of_missing(const Scores& scores);
 
+// What bins divide: timesteps [N] inside [0, schedule). Throws Error(bad_input).
+void check_timesteps(const at::Tensor& timesteps, int schedule);
+
 // `count` intervals of equal width over timesteps [0, schedule): each has the scores of the samples in it. `timesteps`
 // [N], in the order of `measured`. Throws Error(bad_input) for a timestep outside the schedule.
 std::vector<ScoreBin> make_bins(const Removables& removables, const Measured& measured, const at::Tensor& timesteps,

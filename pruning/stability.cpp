@@ -86,6 +86,16 @@ std::vector<std::string> stable_solvers() {
   return names;
 }
 
+void check_stable(const Measurement& measurement, const unet::Program& base, const Removables& removables,
+                  const StabilityOptions& options) {
+  if (fast_solver(options.solver).name == std::string("gram") && !measurement.has_gram())
+    throw runtime::usage_error("--solver gram: this criterion has no Gram matrix; score with output_loss or gram");
+  // What can be met follows from costs alone, so any values do.
+  const Measured any{at::zeros({removables.rows(), 1}, at::kDouble), {}};
+  for (const Problem& problem : problems_of(summarise(base, removables, any, ""), base, options))
+    check_reachable(problem);
+}
+
 StabilityCheck check_stability(const Scores& scores, const unet::Program& base, const Measured& measured,
                                const StabilityOptions& options) {
   StabilityCheck check;
@@ -120,7 +130,6 @@ std::vector<std::int64_t> check_points(std::int64_t first, std::int64_t block, s
 StableRun measure_until_stable(Measurement& measurement, WorkFolder& folder, std::int64_t most,
                                const unet::Program& base, const std::function<Scores(const Measured&)>& summary,
                                const StabilityOptions& options) {
-  (void)fast_solver(options.solver);
   StableRun run;
   for (const std::int64_t samples : check_points(options.first_samples, measurement.block_samples(), most)) {
     run.samples = samples;
@@ -128,8 +137,6 @@ StableRun measure_until_stable(Measurement& measurement, WorkFolder& folder, std
     bool stable = false;
     if (runtime::processes().first()) {
       const Scores scores = summary(run.measured);
-      if (options.solver == "gram" && scores.gram.empty())
-        throw runtime::usage_error("--solver gram: this criterion has no Gram matrix; score with output_loss or gram");
       run.checks.push_back(check_stability(scores, base, run.measured, options));
       runtime::say(describe(run.checks.back(), options));
       stable = std::all_of(run.checks.back().unchanged.begin(), run.checks.back().unchanged.end(),

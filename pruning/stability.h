@@ -47,8 +47,13 @@ StabilityCheck check_stability(const Scores& scores, const unet::Program& base, 
 // Sample counts at which is checked: doubled from the first, whole blocks, the last one all of `most`.
 std::vector<std::int64_t> check_points(std::int64_t first, std::int64_t block, std::int64_t most);
 
-// Measures up to `most` samples. Called by all processes, which all get the same `samples` and `stable`. Throws
-// Error(usage) on an unknown solver, one that needs a Gram matrix that there is not, and ratios that cannot be met.
+// For before the work: throws Error(usage) on an unknown solver, one that needs a Gram matrix that there is not, and
+// ratios that cannot be met.
+void check_stable(const Measurement& measurement, const unet::Program& base, const Removables& removables,
+                  const StabilityOptions& options);
+
+// Measures up to `most` samples. Called by all processes, which all get the same `samples` and `stable`. The options
+// are such as check_stable takes; throws Error(usage) where rows without a value leave a ratio that cannot be met.
 StableRun measure_until_stable(Measurement& measurement, WorkFolder& folder, std::int64_t most,
                                const unet::Program& base, const std::function<Scores(const Measured&)>& summary,
                                const StabilityOptions& options);

@@ -143,6 +143,27 @@ Calibration read_for(const ScoreOptions& options, const pruning::Criterion& crit
   return calibration;
 }
 
+// What the options, the model's config and the calibration set say, before weights are read.
+struct Outlook {
+  const pruning::Criterion* criterion = nullptr;
+  pruning::EngineOptions engine;
+  Calibration calibration;
+};
+
+Outlook look(const ScoreOptions& options, const CommonOptions& common, const Invocation& invocation) {
+  Outlook seen;
+  seen.criterion = &pruning::find_criterion(options.criterion);
+  check_options(options, *seen.criterion, invocation);
+  seen.engine.memory_bytes = parse_memory(options.memory);
+  const unet::Spec spec = unet::load_architecture(options.model);
+  if (!spec.removed.empty())
+    throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
+  runtime::check_output(options.output, common.existing());
+  if (is_calibrated(*seen.criterion)) seen.calibration = read_for(options, *seen.criterion, spec.base);
+  if (options.bins > 0) pruning::check_timesteps(seen.calibration.inputs.timestep, kSchedule);
+  return seen;
+}
+
 void print_scores(const pruning::Scores& scores) {
   std::printf("%-58s %-12s %13s %12s %10s\n", "unit", "kind", "params", "score", "stderr");
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
@@ -214,29 +235,20 @@ void say_work(const Json& work) {
 
 void run_score(const Invocation& invocation) {
   const auto [options, given, settings] = parse_command<ScoreOptions>(invocation, {"model"});
-  const pruning::Criterion& criterion = pruning::find_criterion(options.criterion);
-  check_options(options, criterion, invocation);
   const CommonOptions common = share_machine(given);
   const runtime::Processes& all = runtime::processes();
-  pruning::EngineOptions engine;
-  engine.memory_bytes = parse_memory(options.memory);
-  const auto shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
   // What can be refused is refused by the first process, while the others wait: one message, not one of each.
-  const unet::Config config = unet::load_architecture(options.model).base;
-  Calibration calibration;
-  const auto look = [&] {
-    runtime::check_output(options.output, common.existing());
-    if (is_calibrated(criterion)) calibration = read_for(options, criterion, config);
-  };
-  if (all.first()) look();
+  Outlook seen;
+  if (all.first()) seen = look(options, common, invocation);
   runtime::barrier();
-  if (!all.first()) look();
+  if (!all.first()) seen = look(options, common, invocation);
+  const pruning::Criterion& criterion = *seen.criterion;
+  const Calibration& calibration = seen.calibration;
+  const auto shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
 
   LoadedModel model = load_for_device(options.model, "", common, all.first() ? WeightsHash::compute : WeightsHash::skip,
                                       options.weights);
   const std::string weights_sha256 = runtime::broadcast(model.weights_sha256);
-  if (!model.spec.removed.empty())
-    throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
   const pruning::Removables removables = pruning::find_removables(model.base, shell);
   const unet::Executor executor = reads_weights(criterion)
                                       ? unet::Executor(model.base, model.weights)
@@ -249,11 +261,6 @@ void run_score(const Invocation& invocation) {
   const std::int64_t available = is_calibrated(criterion) ? calibration.inputs.batch()
                                  : sampler                ? sampler->sampling().prompts
                                                           : 0;
-  if (common.dry_run) {
-    return runtime::say(
-        runtime::cat("would score ", removables.units.size(), " units on ", available, " samples by ", criterion.name));
-  }
-
   pruning::Subject subject{model.base,
                            removables,
                            executor,
@@ -261,13 +268,22 @@ void run_score(const Invocation& invocation) {
                            {},
                            calibration.target,
                            options.batch,
-                           engine,
+                           seen.engine,
                            static_cast<std::uint64_t>(options.seed),
                            {}};
   if (is_calibrated(criterion))
     subject.inputs = unet::to(calibration.inputs, common.torch_dtype(), common.torch_device());
   if (sampler) subject.sampling = sampler->sampling();
   const auto measurement = criterion.make(subject);
+  pruning::StabilityOptions stability;
+  stability.keep = options.keep;
+  stability.solver = options.solver.empty() ? "knapsack" : options.solver;
+  stability.seed = static_cast<std::uint64_t>(options.seed);
+  if (all.first() && !options.until.empty()) pruning::check_stable(*measurement, model.base, removables, stability);
+  if (common.dry_run) {
+    return runtime::say(
+        runtime::cat("would score ", removables.units.size(), " units on ", available, " samples by ", criterion.name));
+  }
   pruning::WorkFolder folder(
       options.output + ".partial",
       work_key(options, common, provenance(invocation), weights_sha256, calibration, sampler, *measurement),
@@ -279,14 +295,10 @@ void run_score(const Invocation& invocation) {
     return scores;
   };
   pruning::StableRun run;
-  pruning::StabilityOptions stability;
   if (options.until.empty()) {
     run.samples = measurement->samples();
     run.measured = pruning::measure_samples(*measurement, folder, run.samples);
   } else {
-    stability.keep = options.keep;
-    stability.solver = options.solver.empty() ? "knapsack" : options.solver;
-    stability.seed = static_cast<std::uint64_t>(options.seed);
     run = pruning::measure_until_stable(*measurement, folder, measurement->samples(), model.base, summary, stability);
   }
   if (all.first()) {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import World
-from program import OK, PATIENCE_S, PROGRAM, RESOURCES, USAGE, environment, files_below, ok
+from program import BAD_INPUT, OK, PATIENCE_S, PROGRAM, RESOURCES, USAGE, environment, files_below, ok
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mpirun") is None or not ok("doctor", "--json").json["mpi"], reason="needs mpirun and a build with MPI"
@@ -81,6 +81,14 @@ def test_an_error_is_said_once_and_ends_all(world: World, tmp_path: Path) -> Non
     code, err = mpirun(2, "inspect", world.unet, cwd=tmp_path)
     assert code == USAGE and err.count("only `score` shares its work") == 1
     (tmp_path / "s.json").unlink()
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "config.json").write_text('{"_class_name": "Transformer"}')
+    for flags, says in ((["--memory", "much"], "expected a size"), (["--bins", "-1"], "--bins -1"), (["--until", "stable", "--keep", "1e-6"], "budget `params`")):
+        code, err = mpirun(2, *command(world, *flags), cwd=tmp_path)
+        assert code == USAGE and err.count(says) == 1, err
+    code, err = mpirun(2, "score", wrong, "--calibration", world.calibration, "-o", "s.json", cwd=tmp_path)
+    assert code == BAD_INPUT and err.count("Transformer") == 1, err
     (tmp_path / "s.json.partial").write_text("in the way")
     code, err = mpirun(2, *command(world), cwd=tmp_path)
     assert code == RESOURCES and "cannot make folder" in err

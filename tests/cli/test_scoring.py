@@ -60,7 +60,27 @@ def test_stability_of_gram_masks(world: World, tmp_path: Path) -> None:
     flags = ["--until", "stable", "--keep", "0.7", "--solver", "gram"]
     ok("score", world.unet, "--calibration", world.calibration, "-o", tmp_path / "s", *flags)
     assert read(tmp_path / "s")["stability"]["solver"] == "gram"
-    refused(USAGE, *score(world, world.unet, tmp_path, *flags, "--criterion", "block_influence"), says="no Gram matrix")
+
+
+def refused_unmeasured(code: int, world: World, folder: Path, *flags: str | Path, says: str) -> None:
+    """Nothing was measured, and the unfinished work that is there was not looked at."""
+    partial = folder / "scores.json.partial"
+    partial.mkdir()
+    (partial / "thesis.tex").write_text("in the way of a scoring")
+    refused(code, *score(world, world.unet, folder, *flags), says=says)
+    refused(code, *score(world, world.unet, folder, *flags, "--dry-run"), says=says)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--solver", "gramm"], "did you mean `gram`"),
+        (["--solver", "gram", "--criterion", "block_influence"], "no Gram matrix"),
+        (["--keep", "0.7,0.000001"], "budget `params` needs"),
+    ],
+)
+def test_what_stability_cannot_be_asked_for_is_refused_before_the_work(flags: list[str], says: str, world: World, tmp_path: Path) -> None:
+    refused_unmeasured(USAGE, world, tmp_path, "--until", "stable", *flags, says=says)
 
 
 def guidance_distilled(world: World, folder: Path) -> Path:
@@ -185,5 +205,5 @@ def test_timesteps_outside_the_schedule_have_no_interval(world: World, tmp_path:
     tensors = load_file(world.calibration)
     tensors["timestep"] = np.full_like(tensors["timestep"], 1000)
     save_file(tensors, tmp_path / "cal.safetensors")
-    flags = ["--calibration", tmp_path / "cal.safetensors", "--bins", "2", "-o", tmp_path / "s"]
-    refused(BAD_INPUT, "score", world.unet, *flags, says="timestep 1000 of the calibration set is not inside [0, 1000)")
+    other = replace(world, calibration=tmp_path / "cal.safetensors")
+    refused_unmeasured(BAD_INPUT, other, tmp_path, "--bins", "2", says="timestep 1000 of the calibration set is not inside [0, 1000)")

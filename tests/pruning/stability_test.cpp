@@ -132,16 +132,20 @@ TEST_CASE("a sample that is not finite takes the value from its row alone") {
   CHECK(means.gram[2][0]);
 }
 
-TEST_CASE("an unknown solver for stability is refused with the near ones") {
+TEST_CASE("what stability cannot be asked for is refused before the work") {
   const Model model;
-  MadeUp measurement(model.removables.rows(), 8, 0);
-  pruning::WorkFolder in_memory;
-  pruning::StabilityOptions options = at_half();
-  options.solver = "knapsak";
-  const test::Thrown thrown = test::thrown_by([&] {
-    pruning::measure_until_stable(
-        measurement, in_memory, 8, model.base, [&](const Measured& m) { return model.summary(m); }, options);
-  });
-  CHECK(thrown.code == runtime::ExitCode::usage);
-  CHECK(thrown.says("did you mean `knapsack`"));
+  const MadeUp measurement(model.removables.rows(), 8, 0);
+  const auto refusal = [&](const char* solver, double keep) {
+    pruning::StabilityOptions options;
+    options.solver = solver;
+    options.keep = {0.7, keep};
+    return test::thrown_by([&] { pruning::check_stable(measurement, model.base, model.removables, options); });
+  };
+  for (const auto& [thrown, says] : {std::pair{refusal("knapsak", 0.5), "did you mean `knapsack`"},
+                                     {refusal("gram", 0.5), "no Gram matrix"},
+                                     {refusal("knapsack", 1e-6), "at most"}}) {
+    CHECK(thrown.code == runtime::ExitCode::usage);
+    CHECK(thrown.says(says));
+  }
+  CHECK_NOTHROW(pruning::check_stable(measurement, model.base, model.removables, at_half()));
 }
