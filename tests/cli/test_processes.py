@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ def command(world: World, *flags: str) -> list[str | Path]:
 
 @pytest.mark.slow
 def test_processes_change_no_byte(world: World, tmp_path: Path) -> None:
+    ok("calibrate", world.pipeline, "--data", world.data, "--samples", "16", "-o", tmp_path / "cal.safetensors")
+    world = replace(world, calibration=tmp_path / "cal.safetensors")
     flags = ["--bins", "2", "--until", "stable", "--keep", "0.6"]
     written = []
     for count in (1, 2, 3):
@@ -50,6 +53,7 @@ def test_processes_change_no_byte(world: World, tmp_path: Path) -> None:
         assert files_below(folder) == {"s.json"}
         written.append((folder / "s.json").read_bytes())
     assert written[1] == written[0] and written[2] == written[0]
+    assert len(json.loads(written[0])["stability"]["checks"]) > 1
 
 
 @pytest.mark.slow

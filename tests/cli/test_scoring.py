@@ -27,21 +27,26 @@ def test_help_lists_the_criteria() -> None:
 
 
 def test_it_stops_when_masks_are_stable(world: World, tmp_path: Path) -> None:
-    flags = ["--until", "stable", "--keep", "0.9,0.5", "--batch", "2"]
+    # Sixteen samples that nearly agree.
+    tensors = {name: np.repeat(tensor[:1], 16, axis=0) for name, tensor in load_file(world.calibration).items()}
+    tensors["sample"] += 1e-3 * np.random.default_rng(4).standard_normal(tensors["sample"].shape).astype(np.float32)
+    save_file(tensors, tmp_path / "cal.safetensors")
+    command = ["score", world.unet, "--calibration", tmp_path / "cal.safetensors", "--batch", "2"]
+    flags = ["--until", "stable", "--keep", "0.9,0.5"]
     for name in ("a", "b"):
-        ok("score", world.unet, "--calibration", world.calibration, "-o", tmp_path / name, *flags)
+        ok(*command, "-o", tmp_path / name, *flags)
     one, other = read(tmp_path / "a"), read(tmp_path / "b")
     assert one["stability"] == other["stability"] and one["units"] == other["units"]
     found = one["stability"]
     assert found["solver"] == "knapsack" and found["resamples"] == 200 and found["share"] == 0.95
-    assert found["samples"] == one["samples"] <= 5
+    assert found["stable"] and found["samples"] == one["samples"] == 8
     for check in found["checks"]:
         assert check["unchanged"].keys() == {"0.9", "0.5"}
         assert all(0 <= share <= 1 for share in check["unchanged"].values())
     work = one["made_by"]["work"]
-    assert work["forwards"] < work["naive_forwards"] <= work["naive_forwards_available"] == 39 * 5
+    assert work["forwards"] < work["naive_forwards"] < work["naive_forwards_available"] == 39 * 16
     # The same samples without stopping are the same scores.
-    ok("score", world.unet, "--calibration", world.calibration, "-o", tmp_path / "c", "--batch", "2", "--samples", str(one["samples"]))
+    ok(*command, "-o", tmp_path / "c", "--samples", str(one["samples"]))
     assert read(tmp_path / "c")["units"] == one["units"]
 
 
@@ -121,10 +126,11 @@ def test_a_pictures_score_falls_by_what_it_falls(distilled: bool, world: World, 
 
 def test_latent_shift(world: World, tmp_path: Path) -> None:
     drawn = ["--prompts", world.prompts, "--steps", "2"]
-    for name, flags in {"one": ["--picture-batch", "4"], "two": ["--picture-batch", "4"]}.items():
+    for name, flags in {"one": ["--picture-batch", "4"], "two": ["--picture-batch", "3"]}.items():
         ok("score", world.pipeline, "--criterion", "latent_shift", *drawn, *flags, "-o", tmp_path / name)
     one, two = read(tmp_path / "one"), read(tmp_path / "two")
-    assert one["units"] == two["units"]
+    for ours, theirs in zip(one["units"], two["units"], strict=True):
+        assert ours["score"] == pytest.approx(theirs["score"], rel=1e-3)
     assert all(unit["score"] > 0 for unit in one["units"])
 
 
