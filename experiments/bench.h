@@ -8,6 +8,7 @@ namespace laptopdiff::experiments {
 struct BenchOptions {
   std::string kind, model, spec, output;
   std::int64_t batch = 1, latent = 0, repeat = 5, samples = 1, tokens = 77;
+  MemoryOption memory;
   template <typename V>
   void fields(V& v) {
     v("kind", kind, "forward, score (all single removals), distill (one step), or layers (every step)");
@@ -19,6 +20,7 @@ struct BenchOptions {
     v("tokens", tokens, "text tokens");
     v("repeat", repeat, "timed runs, after one that is not timed");
     v("samples", samples, "calibration samples of a scoring pass");
+    memory.fields(v);
   }
 };
 

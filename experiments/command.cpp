@@ -108,6 +108,22 @@ const FlagInfo* find_flag(const std::vector<FlagInfo>& flags, const std::string&
 at::Device CommonOptions::torch_device() const { return runtime::parse_device(device); }
 at::ScalarType CommonOptions::torch_dtype() const { return runtime::parse_dtype(dtype); }
 
+std::int64_t MemoryOption::bytes() const {
+  std::size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(memory, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  const std::string unit = memory.substr(used);
+  const double scale = unit == "GiB" ? 0x1p30 : unit == "MiB" ? 0x1p20 : unit == "KiB" ? 0x1p10 : unit.empty() ? 1 : 0;
+  if (used == 0 || scale == 0 || !(value > 0) || value * scale > 0x1p60) {
+    throw runtime::usage_error("--memory ", memory, ": expected a size like 512MiB or 8GiB");
+  }
+  return static_cast<std::int64_t>(value * scale);
+}
+
 Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own,
                     const std::vector<std::string>& positionals, const std::string& details, FileCheck check_file) {
   cxxopts::Options options("laptopdiff " + invocation.verb);

@@ -47,6 +47,16 @@ struct CommonOptions {
   runtime::Existing existing() const { return overwrite ? runtime::Existing::overwrite : runtime::Existing::refuse; }
 };
 
+// Of verbs that run many variants of a network: how much they may take for those that run together.
+struct MemoryOption {
+  std::string memory = "1GiB";
+  template <typename V>
+  void fields(V& v) {
+    v("memory", memory, "memory for variants that run together, beside the weights: 512MiB, 8GiB, ...");
+  }
+  std::int64_t bytes() const;  // throws Error(usage)
+};
+
 struct Invocation {
   std::string verb;
   std::vector<std::string> arguments;  // after the verb

@@ -71,8 +71,8 @@ Solving::Solving(const SolveOptions& options, const CommonOptions& common, const
   }
   if (measures) {
     source_ = std::make_unique<TrueLossSource>(
-        TrueLossOptions{options.model, options.calibration, options.samples, options.batch}, scores_, options.scores,
-        common);
+        TrueLossOptions{options.model, options.calibration, options.samples, options.batch, options.memory.bytes()},
+        scores_, options.scores, common);
   }
 }
 

@@ -16,6 +16,7 @@ struct SolveOptions {
   std::vector<std::string> must_keep, must_remove;
   std::vector<double> keep;
   std::int64_t verify = 0, per_round = 1, samples = 0, batch = 0, intervals = 0, latent = 0, tokens = 77;
+  MemoryOption memory;
   template <typename V>
   void fields(V& v) {
     v("model", model, "U-Net folder or config.json");
@@ -36,6 +37,7 @@ struct SolveOptions {
     v("calibration", calibration, "safetensors from `calibrate`, to measure true losses on");
     v("samples", samples, "measure on the first N calibration samples; 0: all");
     v("batch", batch, "samples measured at once; 0: by memory");
+    memory.fields(v);
     v("verify", verify,
       "measure the best masks, the solver's among them, with the work of this many on all samples, and keep the best; "
       "0: keep the solver's unmeasured, or 8 with --solver verify");

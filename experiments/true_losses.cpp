@@ -33,6 +33,7 @@ pruning::MeterOptions meter_options(const TrueLossOptions& options, unet::Shell 
   pruning::MeterOptions meter;
   meter.shell = shell;
   meter.batch = options.batch;
+  meter.engine.memory_bytes = options.memory_bytes;
   return meter;
 }
 

@@ -12,6 +12,7 @@ struct TrueLossOptions {
   std::string model, calibration;
   std::int64_t samples = 0;  // the first ones; 0: all
   std::int64_t batch = 0;
+  std::int64_t memory_bytes = 0;  // for masks that run together
 };
 
 class TrueLossSource {

@@ -59,6 +59,7 @@ Timing bench_score(const BenchOptions& options, const CommonOptions& common, Ben
   const unet::Executor executor = unet::Executor::for_inference(subject.base, std::move(subject.weights));
   pruning::OutputLossOptions run;
   run.batch = options.batch;
+  run.engine.memory_bytes = options.memory.bytes();
   pruning::OutputLossReport report;
   const Timing timing = measure(options, common.torch_device(), [&](std::uint64_t salt) {
     return [&, inputs = unet::to(random_inputs(subject.base, options.samples, salt), common.torch_dtype(),

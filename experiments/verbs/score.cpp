@@ -25,10 +25,11 @@ namespace {
 constexpr int kSchedule = 1000;  // timesteps that bins divide; what a spec covers
 
 struct ScoreOptions {
-  std::string model, calibration, output, criterion = "output_loss", shell = "drop", memory = "4GiB", until, solver;
+  std::string model, calibration, output, criterion = "output_loss", shell = "drop", until, solver;
   std::int64_t samples = 0, batch = 0, seed = 0;
   int bins = 0;
   std::vector<double> keep{0.7, 0.5, 0.3};
+  MemoryOption memory;
   WeightOptions weights;
   VariantSampling sampling;
   template <typename V>
@@ -41,7 +42,7 @@ struct ScoreOptions {
     v("shell", shell, "drop: an emptied Transformer2DModel loses its shell; keep: the literal reading");
     v("samples", samples, "use the first N calibration samples, at most; 0: all");
     v("batch", batch, "samples evaluated at once; 0: as many as the memory limit allows");
-    v("memory", memory, "memory for variants that run together: 512MiB, 8GiB, ...");
+    memory.fields(v);
     v("bins", bins, "also the scores of N equal intervals of timesteps; 0: none");
     v("until", until, "stable: stop when more samples would not change the masks at --keep");
     v("keep", keep, "with --until stable: shares of the parameters kept, comma separated");
@@ -51,22 +52,6 @@ struct ScoreOptions {
     weights.fields(v);
   }
 };
-
-std::int64_t parse_memory(const std::string& text) {
-  std::size_t used = 0;
-  double value = 0;
-  try {
-    value = std::stod(text, &used);
-  } catch (const std::exception&) {
-    used = 0;
-  }
-  const std::string unit = text.substr(used);
-  const double scale = unit == "GiB" ? 0x1p30 : unit == "MiB" ? 0x1p20 : unit == "KiB" ? 0x1p10 : unit.empty() ? 1 : 0;
-  if (used == 0 || scale == 0 || !(value > 0) || value * scale > 0x1p60) {
-    throw runtime::usage_error("--memory ", text, ": expected a size like 512MiB or 8GiB");
-  }
-  return static_cast<std::int64_t>(value * scale);
-}
 
 bool is_sampled(const pruning::Criterion& criterion) {
   return criterion.needs == pruning::Needs::latents || criterion.needs == pruning::Needs::pictures;
@@ -154,7 +139,7 @@ Outlook look(const ScoreOptions& options, const CommonOptions& common, const Inv
   Outlook seen;
   seen.criterion = &pruning::find_criterion(options.criterion);
   check_options(options, *seen.criterion, invocation);
-  seen.engine.memory_bytes = parse_memory(options.memory);
+  seen.engine.memory_bytes = options.memory.bytes();
   const unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
@@ -204,7 +189,7 @@ Json work_key(const ScoreOptions& options, const CommonOptions& common, const Js
           {"dtype", common.dtype},
           {"device", common.torch_device().is_cuda() ? "cuda" : "cpu"},
           {"batch", options.batch},
-          {"memory", options.memory},
+          {"memory", options.memory.bytes()},
           {"seed", options.seed},
           {"plan", runtime::sha256(measurement.plan().dump())}};
 }
