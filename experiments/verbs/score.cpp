@@ -41,7 +41,9 @@ struct ScoreOptions {
     v("criterion", criterion, criteria.c_str());
     v("shell", shell, "drop: an emptied Transformer2DModel loses its shell; keep: the literal reading");
     v("samples", samples, "use the first N calibration samples, at most; 0: all");
-    v("batch", batch, "samples evaluated at once; 0: as many as the memory limit allows");
+    v("batch", batch,
+      "samples evaluated at once; 0: as many as the memory limit allows, at most 32. block_influence: 0 is 8; taylor "
+      "and fisher: one at a time, only pieces of unfinished work are so large (0: 8)");
     memory.fields(v);
     v("bins", bins, "also the scores of N equal intervals of timesteps; 0: none");
     v("until", until, "stable: stop when more samples would not change the masks at --keep");
@@ -70,7 +72,28 @@ bool is_calibrated(const pruning::Criterion& criterion) {
   return criterion.needs == pruning::Needs::inputs || has_targets(criterion);
 }
 
-void check_options(const ScoreOptions& options, const pruning::Criterion& criterion, const Invocation& invocation) {
+// A setting that would change nothing: something else was meant. A calibration set alone is let pass: a study gives it
+// to every criterion.
+void refuse_idle(const pruning::Criterion& criterion, const Json& settings) {
+  const bool calibrated = is_calibrated(criterion), sampled = is_sampled(criterion);
+  const std::pair<const char*, bool> used[] = {{"samples", calibrated},
+                                               {"batch", calibrated},
+                                               {"memory", calibrated},
+                                               {"prompts", sampled},
+                                               {"models", criterion.needs == pruning::Needs::pictures},
+                                               {"scheduler", sampled},
+                                               {"count", sampled},
+                                               {"steps", sampled},
+                                               {"guidance", sampled},
+                                               {"picture_batch", sampled}};
+  for (const auto& [name, is_used] : used) {
+    if (!is_used && settings.contains(name))
+      throw runtime::usage_error("`", name, "` changes nothing of the criterion `", criterion.name, "`; leave it out");
+  }
+}
+
+void check_options(const ScoreOptions& options, const pruning::Criterion& criterion, const Json& settings,
+                   const Invocation& invocation) {
   require_option(options.model, "MODEL", invocation);
   require_option(options.output, "--output", invocation);
   if (is_calibrated(criterion)) require_option(options.calibration, "--calibration", invocation);
@@ -84,6 +107,8 @@ void check_options(const ScoreOptions& options, const pruning::Criterion& criter
     throw runtime::usage_error("--until ", options.until, ": expected stable");
   if (options.until.empty() && !options.solver.empty())
     throw runtime::usage_error("--solver belongs to --until stable; the masks are made by `solve`");
+  if (options.until.empty() && settings.contains("keep"))
+    throw runtime::usage_error("--keep belongs to --until stable; `solve` takes a --budget");
   if (!options.until.empty() && options.keep.empty())
     throw runtime::usage_error("--keep is empty; for example --keep 0.7,0.5,0.3");
   for (const double keep : options.keep) {
@@ -93,6 +118,7 @@ void check_options(const ScoreOptions& options, const pruning::Criterion& criter
     if (given && !is_calibrated(criterion))
       throw runtime::usage_error(flag, ": `", criterion.name, "` has no scores of single calibration samples");
   }
+  refuse_idle(criterion, settings);
 }
 
 // A calibration set, as read.
@@ -135,10 +161,11 @@ struct Outlook {
   Calibration calibration;
 };
 
-Outlook look(const ScoreOptions& options, const CommonOptions& common, const Invocation& invocation) {
+Outlook look(const ScoreOptions& options, const CommonOptions& common, const Json& settings,
+             const Invocation& invocation) {
   Outlook seen;
   seen.criterion = &pruning::find_criterion(options.criterion);
-  check_options(options, *seen.criterion, invocation);
+  check_options(options, *seen.criterion, settings, invocation);
   seen.engine.memory_bytes = options.memory.bytes();
   const unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())
@@ -224,9 +251,9 @@ void run_score(const Invocation& invocation) {
   const runtime::Processes& all = runtime::processes();
   // What can be refused is refused by the first process, while the others wait: one message, not one of each.
   Outlook seen;
-  if (all.first()) seen = look(options, common, invocation);
+  if (all.first()) seen = look(options, common, settings, invocation);
   runtime::barrier();
-  if (!all.first()) seen = look(options, common, invocation);
+  if (!all.first()) seen = look(options, common, settings, invocation);
   const pruning::Criterion& criterion = *seen.criterion;
   const Calibration& calibration = seen.calibration;
   const auto shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;

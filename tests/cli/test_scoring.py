@@ -22,6 +22,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_help_lists_the_criteria() -> None:
     text = ok("score", "--help").out
+    assert "taylor and fisher: one at a time" in " ".join(text.split())
     for name in ("output_loss", "gram", "task_loss", "clip_score", "magnitude", "taylor", "fisher", "block_influence", "latent_shift", "random"):
         assert f"{name}: " in text
 
@@ -157,6 +158,13 @@ def test_sampling_criteria_say_what_they_need(world: World, tmp_path: Path) -> N
         (["--until", "stable", "--solver", "gramm"], "did you mean `gram`"),
         (["--until", "stable", "--keep", "1.5"], "shares between 0 and 1"),
         (["--criterion", "random", "--until", "stable"], "no scores of single calibration samples"),
+        (["--keep", "0.5"], "belongs to --until stable"),
+        (["--criterion", "random", "--samples", "2"], "`samples` changes nothing of the criterion `random`"),
+        (["--criterion", "magnitude", "--memory", "1GiB"], "`memory` changes nothing"),
+        (["--criterion", "latent_shift", "--models", "m"], "`models` changes nothing"),
+        (["--criterion", "clip_score", "--batch", "2"], "`batch` changes nothing"),
+        (["--prompts", "p.txt"], "`prompts` changes nothing of the criterion `output_loss`"),
+        (["--criterion", "fisher", "--picture-batch", "2"], "`picture_batch` changes nothing"),
     ],
 )
 def test_wrong_flags_are_refused(flags: list[str], says: str, world: World, tmp_path: Path) -> None:
