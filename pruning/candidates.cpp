@@ -27,7 +27,7 @@ Problem with_interactions(const Problem& problem, double share) {
 }
 
 Mask best_of_model(const Problem& problem, double share) {
-  const Mask start = solve_knapsack(problem).removed;
+  Mask start = solve_knapsack(problem).removed;
   if (share == 0 || !problem.form) return start;
   return search_locally(make_binary_form(with_interactions(problem, share)), start, kRestarts, 0);
 }
