@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from train_teacher import (
     to_pixels,
     write_grid,
 )
-from training import Stage, add_training_flags, autocast, prepare_device, stage_options, write_summary
+from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_pipeline, write_summary
 
 SAMPLE_COUNT, SAMPLE_COLUMNS, SAMPLE_STEPS = 64, 8, 25
 
@@ -130,13 +129,7 @@ def main() -> None:
     length.add_argument("--steps", type=int, metavar="N")
     length.add_argument("--minutes", type=float, default=10, metavar="M", help="instead of steps (default %(default)s)")
     args = parser.parse_args()
-    if args.probe:
-        with tempfile.TemporaryDirectory() as state:
-            train(args, Path(state))
-    elif (args.output / "model_index.json").exists():
-        print(f"{args.output}: already complete")
-    else:
-        train(args, args.output.with_name(args.output.name + ".state"))
+    train_pipeline(args, train)
 
 
 if __name__ == "__main__":

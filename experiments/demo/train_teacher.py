@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from data import ATTRIBUTE_WORDS, CLASS_NAMES, load_split
 from tokenizer import build_tokenizer
-from training import Stage, add_training_flags, autocast, prepare_device, stage_options, write_summary
+from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_pipeline, write_summary
 
 CONTEXT_WIDTH = 96
 CAPTION_DROPOUT = 0.1
@@ -417,13 +416,7 @@ def main() -> None:
     length.add_argument("--vae-steps", type=int, metavar="N", help="steps of the autoencoder")
     length.add_argument("--vae-minutes", type=float, default=1.0, metavar="M", help="or its time (default %(default)s)")
     args = parser.parse_args()
-    if args.probe:
-        with tempfile.TemporaryDirectory() as state:
-            train(args, Path(state))
-    elif (args.output / "model_index.json").exists():
-        print(f"{args.output}: already complete")
-    else:
-        train(args, args.output.with_name(args.output.name + ".state"))
+    train_pipeline(args, train)
 
 
 if __name__ == "__main__":

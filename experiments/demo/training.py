@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -348,6 +349,17 @@ class Stage:
 def _floating_state(module: nn.Module) -> list[Tensor]:
     buffers = [b for b in module.buffers() if b.is_floating_point()]
     return [p.detach() for p in module.parameters()] + buffers
+
+
+def train_pipeline(args: argparse.Namespace, train: Callable[[argparse.Namespace, Path], None]) -> None:
+    """Trains a pipeline folder unless it is complete; `train` gets where its state lies, which a probe throws away."""
+    if args.probe:
+        with tempfile.TemporaryDirectory() as state:
+            train(args, Path(state))
+    elif (args.output / "model_index.json").exists():
+        print(f"{args.output}: already complete")
+    else:
+        train(args, args.output.with_name(args.output.name + ".state"))
 
 
 def write_summary(path: Path, args: argparse.Namespace, device: torch.device, **values: Any) -> None:
