@@ -17,7 +17,7 @@ import pytest
 import stable_diffusion_cpp
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 pytestmark = pytest.mark.slow
@@ -47,6 +47,12 @@ def save_half(model: torch.nn.Module, folder: Path) -> None:
     model.half().save_pretrained(folder)
 
 
+def with_published_names(file: Path) -> None:
+    """transformers 5 saves a text encoder without the `text_model.` every published folder has, and this client asks for."""
+    tensors = load_file(file)
+    save_file({f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in tensors.items()}, file)
+
+
 def write_pipeline(folder: Path) -> Path:
     torch.manual_seed(0)
     save_half(UNet2DConditionModel(**SD1), folder / "unet")
@@ -60,6 +66,7 @@ def write_pipeline(folder: Path) -> Path:
     save_half(vae, folder / "vae")
     text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu")
     save_half(CLIPTextModel(text), folder / "text_encoder")
+    with_published_names(folder / "text_encoder" / "model.safetensors")
     PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(folder / "scheduler")
     classes = {
         "unet": ["diffusers", "UNet2DConditionModel"],
@@ -82,7 +89,7 @@ def draw(model: Path) -> np.ndarray:
         "import sys, numpy as np, stable_diffusion_cpp as s\n"
         "model = s.StableDiffusion(model_path=sys.argv[1], verbose=False)\n"
         "images = model.generate_image(prompt='a cat', width=64, height=64, sample_steps=2, seed=7, cfg_scale=1.0)\n"
-        "np.save(sys.argv[2], np.asarray(images[0]))\n"
+        "np.save(sys.argv[2], np.asarray(images[0].convert('RGB')))\n"
     )
     image = model.parent / f"{model.name}.npy"
     done = subprocess.run([sys.executable, "-c", script, model, image], capture_output=True, text=True)
