@@ -5,6 +5,7 @@
 
 #include "runtime/error.h"
 #include "runtime/hash.h"
+#include "runtime/non_finite.h"
 
 namespace laptopdiff::runtime {
 namespace {
@@ -33,28 +34,10 @@ void delete_holder(void* holder) { delete static_cast<FileHolder*>(holder); }
 
 constexpr std::int64_t kChunk = 1 << 20;  // elements looked at together: bounds the memory of a check
 
-// True where some element has all bits of `mask` set.
-template <typename Bits>
-bool any_has_all(const at::Tensor& tensor, Bits mask) {
-  const auto* elements = static_cast<const Bits*>(tensor.const_data_ptr());
-  Bits found = 0;
-  for (std::int64_t i = 0; i < tensor.numel(); ++i) found |= static_cast<Bits>((elements[i] & mask) == mask);
-  return found != 0;
-}
-
-// False where it holds no NaN or Inf. Where the bits are at hand they tell it in one pass at the speed of memory, on
-// one core, so that a model is read as fast as the disk gives it.
+// False where it holds no NaN or Inf.
 bool may_hold_non_finite(const at::Tensor& tensor) {
   if (!tensor.device().is_cpu() || !tensor.is_contiguous()) return true;
-  switch (tensor.scalar_type()) {  // a NaN or Inf has an exponent of all ones; e4m3fn has no Inf and one NaN a sign
-    case at::kFloat8_e4m3fn: return any_has_all<std::uint8_t>(tensor, 0x7f);
-    case at::kFloat8_e5m2: return any_has_all<std::uint8_t>(tensor, 0x7c);
-    case at::kHalf: return any_has_all<std::uint16_t>(tensor, 0x7c00);
-    case at::kBFloat16: return any_has_all<std::uint16_t>(tensor, 0x7f80);
-    case at::kFloat: return any_has_all<std::uint32_t>(tensor, 0x7f800000);
-    case at::kDouble: return any_has_all<std::uint64_t>(tensor, 0x7ff0000000000000);
-    default: return true;
-  }
+  return runtime::may_hold_non_finite(dtype_of(tensor), tensor.const_data_ptr(), tensor.numel());
 }
 
 // NaNs and Infs among the elements.
