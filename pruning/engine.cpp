@@ -169,6 +169,12 @@ std::int64_t bytes_per_variant(const Program& base, std::size_t element_size) {
   return (skips + scratch) * static_cast<std::int64_t>(element_size);
 }
 
+std::int64_t samples_at_once(const Program& base, std::size_t variants, std::int64_t memory_bytes,
+                             std::size_t element_size, std::int64_t most) {
+  const std::int64_t each = bytes_per_variant(base, element_size) * static_cast<std::int64_t>(variants);
+  return std::clamp<std::int64_t>(memory_bytes / std::max<std::int64_t>(1, each), 1, most);
+}
+
 Plan make_plan(const Program& program, const std::vector<Program>& variants, const EngineOptions& options,
                std::int64_t batch, std::size_t element_size) {
   const std::size_t positions = program.steps.size();

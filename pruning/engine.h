@@ -44,6 +44,10 @@ struct Plan {
 // Bytes that one variant's state and scratch take per sample, for the plan's chunking.
 std::int64_t bytes_per_variant(const unet::Program& base, std::size_t element_size);
 
+// Samples, from 1 to `most`, with which this many variants fit the limit all at once.
+std::int64_t samples_at_once(const unet::Program& base, std::size_t variants, std::int64_t memory_bytes,
+                             std::size_t element_size, std::int64_t most);
+
 // Plans the evaluation of `variants` of `base` on `batch` samples at a time. The base itself may be among them.
 Plan make_plan(const unet::Program& base, const std::vector<unet::Program>& variants, const EngineOptions& options,
                std::int64_t batch, std::size_t element_size);

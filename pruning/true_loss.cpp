@@ -87,10 +87,8 @@ void LossMeter::pick_few(const at::Tensor& losses) {
 
 std::int64_t LossMeter::batch_for(std::size_t variants) const {
   if (options_.batch > 0) return options_.batch;
-  const std::int64_t each =
-      bytes_per_variant(base_, all_.inputs.sample.element_size()) * static_cast<std::int64_t>(variants + 1);
-  return std::clamp<std::int64_t>(options_.engine.memory_bytes / std::max<std::int64_t>(1, each), 1,
-                                  kMostMeasuredAtOnce);
+  return samples_at_once(base_, variants + 1, options_.engine.memory_bytes, all_.inputs.sample.element_size(),
+                         kMostMeasuredAtOnce);
 }
 
 std::vector<MeasuredLoss> LossMeter::measure(const std::vector<std::vector<unet::Removal>>& sets,

@@ -18,9 +18,8 @@ std::vector<unet::Program> base_and_rows(const Subject& subject) {
 // From memory alone, whatever the number of samples: a longer run has the same blocks.
 std::int64_t block_size(const Subject& subject, std::size_t variants) {
   if (subject.batch > 0) return subject.batch;
-  const std::int64_t each =
-      bytes_per_variant(subject.base, subject.inputs.sample.element_size()) * static_cast<std::int64_t>(variants);
-  return std::clamp<std::int64_t>(subject.engine.memory_bytes / std::max<std::int64_t>(1, each), 1, kMostSamplesAtOnce);
+  return samples_at_once(subject.base, variants, subject.engine.memory_bytes, subject.inputs.sample.element_size(),
+                         kMostSamplesAtOnce);
 }
 
 }  // namespace
