@@ -3,7 +3,7 @@
 
 #include "experiments/verbs.h"
 #include "pruning/scores.h"
-#include "pruning/search.h"
+#include "pruning/solvers/search.h"
 #include "pruning/true_loss.h"
 
 namespace laptopdiff::experiments {

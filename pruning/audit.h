@@ -3,9 +3,9 @@
 
 #include <map>
 
-#include "pruning/agreement.h"
 #include "pruning/budgets.h"
 #include "pruning/solve.h"
+#include "pruning/solvers/agreement.h"
 #include "pruning/true_loss.h"
 
 namespace laptopdiff::pruning {

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "pruning/problem.h"
 #include "pruning/resources.h"
 #include "pruning/scores.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "pruning/knapsack.h"
+#include "pruning/solvers/knapsack.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {

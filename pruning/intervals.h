@@ -2,8 +2,8 @@
 // Knows no torch.
 #pragma once
 
-#include "pruning/problem.h"
 #include "pruning/scores.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

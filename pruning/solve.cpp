@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "pruning/greedy.h"
-#include "pruning/knapsack.h"
-#include "pruning/quadratic.h"
+#include "pruning/solvers/greedy.h"
+#include "pruning/solvers/knapsack.h"
+#include "pruning/solvers/quadratic.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "pruning/problem.h"
-#include "pruning/search.h"
+#include "pruning/solvers/problem.h"
+#include "pruning/solvers/search.h"
 
 namespace laptopdiff::pruning {
 

@@ -3,8 +3,8 @@
 #include <torch/types.h>
 
 #include "pruning/budgets.h"
-#include "pruning/greedy.h"
-#include "pruning/quadratic.h"
+#include "pruning/solvers/greedy.h"
+#include "pruning/solvers/quadratic.h"
 #include "runtime/error.h"
 #include "runtime/processes.h"
 #include "runtime/progress.h"

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "pruning/engine.h"
-#include "pruning/search.h"
+#include "pruning/solvers/search.h"
 #include "unet/spec.h"
 
 namespace laptopdiff::pruning {

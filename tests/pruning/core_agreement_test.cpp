@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "pruning/agreement.h"
+#include "pruning/solvers/agreement.h"
 
 #include <doctest/doctest.h>
 

@@ -2,8 +2,8 @@
 #include <limits>
 #include <vector>
 
-#include "pruning/front.h"
-#include "pruning/stages.h"
+#include "pruning/solvers/front.h"
+#include "pruning/solvers/stages.h"
 #include "tests/pruning/random_problems.h"
 
 #include <doctest/doctest.h>

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "pruning/greedy.h"
-#include "pruning/knapsack.h"
-#include "pruning/problem.h"
+#include "pruning/solvers/greedy.h"
+#include "pruning/solvers/knapsack.h"
+#include "pruning/solvers/problem.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 #include "tests/pruning/random_problems.h"

@@ -4,12 +4,12 @@
 #include <optional>
 #include <vector>
 
-#include "pruning/binary_form.h"
-#include "pruning/diagonal_shift.h"
-#include "pruning/knapsack.h"
-#include "pruning/local_search.h"
-#include "pruning/problem.h"
-#include "pruning/quadratic.h"
+#include "pruning/solvers/binary_form.h"
+#include "pruning/solvers/diagonal_shift.h"
+#include "pruning/solvers/knapsack.h"
+#include "pruning/solvers/local_search.h"
+#include "pruning/solvers/problem.h"
+#include "pruning/solvers/quadratic.h"
 #include "runtime/error.h"
 #include "tests/pruning/random_problems.h"
 

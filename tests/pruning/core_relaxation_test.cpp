@@ -3,10 +3,10 @@
 #include <limits>
 #include <vector>
 
-#include "pruning/branch_and_bound.h"
-#include "pruning/ordered_form.h"
-#include "pruning/quadratic.h"
-#include "pruning/relaxation.h"
+#include "pruning/solvers/branch_and_bound.h"
+#include "pruning/solvers/ordered_form.h"
+#include "pruning/solvers/quadratic.h"
+#include "pruning/solvers/relaxation.h"
 #include "tests/pruning/random_problems.h"
 
 #include <doctest/doctest.h>

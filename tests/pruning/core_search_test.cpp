@@ -3,11 +3,11 @@
 #include <limits>
 #include <set>
 
-#include "pruning/candidates.h"
-#include "pruning/knapsack.h"
-#include "pruning/quadratic.h"
 #include "pruning/solve.h"
-#include "pruning/surrogate.h"
+#include "pruning/solvers/candidates.h"
+#include "pruning/solvers/knapsack.h"
+#include "pruning/solvers/quadratic.h"
+#include "pruning/solvers/surrogate.h"
 #include "tests/pruning/random_problems.h"
 #include "tests/support/thrown.h"
 

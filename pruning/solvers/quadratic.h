@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "pruning/knapsack.h"
-#include "pruning/problem.h"
+#include "pruning/solvers/knapsack.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

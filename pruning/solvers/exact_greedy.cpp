@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "pruning/search.h"
+#include "pruning/solvers/search.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {

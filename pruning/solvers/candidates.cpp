@@ -1,9 +1,9 @@
-#include "pruning/candidates.h"
+#include "pruning/solvers/candidates.h"
 
 #include <algorithm>
 
-#include "pruning/knapsack.h"
-#include "pruning/local_search.h"
+#include "pruning/solvers/knapsack.h"
+#include "pruning/solvers/local_search.h"
 
 namespace laptopdiff::pruning {
 

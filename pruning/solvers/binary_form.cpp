@@ -1,4 +1,4 @@
-#include "pruning/binary_form.h"
+#include "pruning/solvers/binary_form.h"
 
 #include <algorithm>
 

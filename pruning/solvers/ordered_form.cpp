@@ -1,4 +1,4 @@
-#include "pruning/ordered_form.h"
+#include "pruning/solvers/ordered_form.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,11 +1,11 @@
-#include "pruning/knapsack.h"
+#include "pruning/solvers/knapsack.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "pruning/stages.h"
+#include "pruning/solvers/stages.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {

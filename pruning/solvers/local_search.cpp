@@ -1,4 +1,4 @@
-#include "pruning/local_search.h"
+#include "pruning/solvers/local_search.h"
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "pruning/binary_form.h"
+#include "pruning/solvers/binary_form.h"
 
 namespace laptopdiff::pruning {
 

@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

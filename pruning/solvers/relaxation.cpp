@@ -1,11 +1,11 @@
-#include "pruning/relaxation.h"
+#include "pruning/solvers/relaxation.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "pruning/diagonal_shift.h"
+#include "pruning/solvers/diagonal_shift.h"
 
 namespace laptopdiff::pruning {
 

@@ -1,4 +1,4 @@
-#include "pruning/stages.h"
+#include "pruning/solvers/stages.h"
 
 #include <algorithm>
 #include <array>

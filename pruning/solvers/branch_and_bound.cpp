@@ -1,4 +1,4 @@
-#include "pruning/branch_and_bound.h"
+#include "pruning/solvers/branch_and_bound.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,10 +6,10 @@
 #include <optional>
 #include <queue>
 
-#include "pruning/local_search.h"
-#include "pruning/ordered_form.h"
-#include "pruning/relaxation.h"
-#include "pruning/stages.h"
+#include "pruning/solvers/local_search.h"
+#include "pruning/solvers/ordered_form.h"
+#include "pruning/solvers/relaxation.h"
+#include "pruning/solvers/stages.h"
 
 namespace laptopdiff::pruning {
 

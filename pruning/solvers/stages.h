@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "pruning/front.h"
-#include "pruning/problem.h"
+#include "pruning/solvers/front.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

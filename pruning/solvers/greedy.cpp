@@ -1,4 +1,4 @@
-#include "pruning/greedy.h"
+#include "pruning/solvers/greedy.h"
 
 #include <limits>
 

@@ -5,9 +5,9 @@
 #include <map>
 #include <set>
 
-#include "pruning/candidates.h"
-#include "pruning/search.h"
-#include "pruning/surrogate.h"
+#include "pruning/solvers/candidates.h"
+#include "pruning/solvers/search.h"
+#include "pruning/solvers/surrogate.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {

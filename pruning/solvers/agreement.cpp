@@ -1,4 +1,4 @@
-#include "pruning/agreement.h"
+#include "pruning/solvers/agreement.h"
 
 #include <Eigen/Dense>
 #include <algorithm>

@@ -1,4 +1,4 @@
-#include "pruning/diagonal_shift.h"
+#include "pruning/solvers/diagonal_shift.h"
 
 #include <Eigen/Dense>
 #include <algorithm>

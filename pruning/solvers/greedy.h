@@ -2,7 +2,7 @@
 // met. What a budget has no more need of counts nothing; budgets are weighed by the share of their need.
 #pragma once
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

@@ -1,4 +1,4 @@
-#include "pruning/surrogate.h"
+#include "pruning/solvers/surrogate.h"
 
 #include <Eigen/Dense>
 #include <cmath>

@@ -4,7 +4,7 @@
 // other look cheap one at a time. Around a good mask that is a weight a layer, which a few dozen measurements tell.
 #pragma once
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

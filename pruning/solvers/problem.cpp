@@ -1,4 +1,4 @@
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 #include <algorithm>
 #include <cmath>

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <memory>
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

@@ -1,4 +1,4 @@
-#include "pruning/front.h"
+#include "pruning/solvers/front.h"
 
 #include <algorithm>
 #include <limits>

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "pruning/binary_form.h"
+#include "pruning/solvers/binary_form.h"
 
 namespace laptopdiff::pruning {
 

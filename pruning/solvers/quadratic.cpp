@@ -1,10 +1,10 @@
-#include "pruning/quadratic.h"
+#include "pruning/solvers/quadratic.h"
 
 #include <limits>
 
-#include "pruning/binary_form.h"
-#include "pruning/branch_and_bound.h"
-#include "pruning/local_search.h"
+#include "pruning/solvers/binary_form.h"
+#include "pruning/solvers/branch_and_bound.h"
+#include "pruning/solvers/local_search.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {

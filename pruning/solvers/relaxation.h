@@ -14,7 +14,7 @@
 #include <span>
 #include <vector>
 
-#include "pruning/ordered_form.h"
+#include "pruning/solvers/ordered_form.h"
 
 namespace laptopdiff::pruning {
 

@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 

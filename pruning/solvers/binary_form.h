@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "pruning/problem.h"
+#include "pruning/solvers/problem.h"
 
 namespace laptopdiff::pruning {
 
