@@ -41,6 +41,7 @@ BenchSubject open_subject(const BenchOptions& options, const CommonOptions& comm
 void wait_for(at::Device device);
 
 // Times every step and writes latency.json.
-void bench_layers(const BenchOptions& options, const CommonOptions& common, const Invocation& invocation);
+void bench_layers(const BenchOptions& options, const CommonOptions& common, const Json& settings,
+                  const Invocation& invocation);
 
 }  // namespace laptopdiff::experiments

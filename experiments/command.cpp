@@ -10,6 +10,7 @@
 #include <cxxopts.hpp>
 #include <iostream>
 
+#include "experiments/inputs.h"
 #include "experiments/version.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -199,6 +200,11 @@ CommonOptions take_common(Json& settings) {
 void require_option(const std::string& value, const std::string& flag, const Invocation& invocation) {
   if (value.empty())
     throw usage_error(invocation.verb, ": ", flag, " is missing; see `laptopdiff ", invocation.verb, " --help`");
+}
+
+void check_result(const std::string& output, const CommonOptions& common, const Json& settings) {
+  runtime::check_output(output, common.existing());
+  check_apart(output, settings);
 }
 
 Json provenance(const Invocation& invocation) {

@@ -136,6 +136,10 @@ Parsed<T> parse_command(const Invocation& invocation, const std::vector<std::str
   return parsed;
 }
 
+// The file to write can be written, may be (--overwrite) and is none of what is read. Throws as runtime::check_output
+// and check_apart.
+void check_result(const std::string& output, const CommonOptions& common, const Json& settings);
+
 // Throws Error(usage) naming the flag where a required text field is empty.
 void require_option(const std::string& value, const std::string& flag, const Invocation& invocation);
 

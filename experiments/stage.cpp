@@ -9,9 +9,11 @@
 #include <iostream>
 #include <set>
 
+#include "experiments/inputs.h"
 #include "runtime/error.h"
 #include "runtime/hash.h"
 #include "runtime/progress.h"
+#include "unet/lora.h"
 
 namespace laptopdiff::experiments {
 namespace fs = std::filesystem;
@@ -20,14 +22,6 @@ namespace {
 using runtime::cat;
 
 constexpr std::size_t kKeyShown = 12;
-
-// Settings whose value is a file or folder that the stage reads.
-const std::set<std::string>& input_settings() {
-  static const std::set<std::string> kNames = {"model",  "pipeline",  "teacher", "spec",    "specs",   "scores",
-                                               "data",   "unet",      "images",  "models",  "labels",  "calibration",
-                                               "folder", "reference", "init",    "prompts", "latents", "latency"};
-  return kNames;
-}
 
 // Sends stdout to nowhere while it lives: a stage's table is in its file.
 class SilentStdout {
@@ -83,16 +77,22 @@ std::string StageRunner::content_digest(const fs::path& path) {
   return digests_[name] = hash.hex();
 }
 
+std::string StageRunner::input_digest(const std::string& setting, const std::string& text) {
+  if (setting != "lora") return content_digest(text);
+  const unet::LoraSource source = unet::parse_lora_source(text);
+  return cat(content_digest(source.file), " ", source.scale);
+}
+
 Json StageRunner::with_contents(Json settings) {
   for (auto& [key, value] : settings.items()) {
     if (value.is_object()) {
       value = with_contents(value);
     } else if (value.is_array() && input_settings().contains(key)) {
       for (Json& file : value) {
-        if (file.is_string()) file = content_digest(file.get<std::string>());
+        if (file.is_string()) file = input_digest(key, file.get<std::string>());
       }
     } else if (value.is_string() && input_settings().contains(key) && !value.get_ref<const std::string&>().empty()) {
-      value = content_digest(value.get<std::string>());
+      value = input_digest(key, value.get<std::string>());
     }
   }
   return settings;

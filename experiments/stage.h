@@ -46,6 +46,7 @@ class StageRunner {
  private:
   std::filesystem::path place(const StageRequest& request);
   Json with_contents(Json settings);  // input paths replaced by their contents' digests
+  std::string input_digest(const std::string& setting, const std::string& text);
   std::string content_digest(const std::filesystem::path& path);
 
   std::filesystem::path folder_;

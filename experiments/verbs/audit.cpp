@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
-#include <sstream>
 
+#include "experiments/inputs.h"
 #include "experiments/true_losses.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -71,15 +71,6 @@ void print_audit(const pruning::Audit& audit) {
     std::printf("%-22s Spearman %s\n", name.c_str(), number(numbers.spearman).c_str());
 }
 
-// One file, whatever its name, or several with commas between them.
-std::vector<std::string> split_files(const std::string& text) {
-  if (std::filesystem::exists(text)) return {text};
-  std::vector<std::string> files;
-  std::stringstream parts(text);
-  for (std::string part; std::getline(parts, part, ',');) files.push_back(part);
-  return files;
-}
-
 void check_audit_options(const AuditVerbOptions& options, const Invocation& invocation) {
   require_option(options.model, "MODEL", invocation);
   require_option(options.scores, "--scores", invocation);
@@ -101,7 +92,7 @@ void check_audit_options(const AuditVerbOptions& options, const Invocation& invo
 void run_audit(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<AuditVerbOptions>(invocation, {"model"});
   check_audit_options(options, invocation);
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
   const std::vector<std::string> files = split_files(options.scores);
   std::vector<pruning::Scores> scores;
   for (const std::string& file : files) scores.push_back(pruning::read_scores(file));

@@ -107,7 +107,7 @@ void run_bench(const Invocation& invocation) {
   if (options.batch < 1 || options.repeat < 1 || options.samples < 1 || options.tokens < 1 || options.latent < 0) {
     throw runtime::usage_error("bench: --batch, --repeat, --samples and --tokens must be at least 1");
   }
-  if (options.kind == "layers") return bench_layers(options, common, invocation);
+  if (options.kind == "layers") return bench_layers(options, common, settings, invocation);
   if (!options.output.empty())
     throw runtime::usage_error("bench ", options.kind, ": writes no file; leave --output out");
   BenchSubject subject = open_subject(options, common);

@@ -70,10 +70,11 @@ void print_latency(const Json& json) {
 
 }  // namespace
 
-void bench_layers(const BenchOptions& options, const CommonOptions& common, const Invocation& invocation) {
+void bench_layers(const BenchOptions& options, const CommonOptions& common, const Json& settings,
+                  const Invocation& invocation) {
   require_option(options.output, "--output", invocation);
   if (!options.spec.empty()) throw runtime::usage_error("bench layers: times the layers of a base; leave --spec out");
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
   BenchSubject subject = open_subject(options, common);
   if (subject.program.steps.size() != subject.base.steps.size())
     throw runtime::usage_error(options.model, " is pruned already; the times are of a full base model");

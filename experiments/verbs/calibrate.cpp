@@ -40,7 +40,7 @@ void run_calibrate(const Invocation& invocation) {
   require_option(options.output, "--output", invocation);
   if (options.samples < 1 || options.seed < 0)
     throw runtime::usage_error("calibrate: --samples must be at least 1, --seed at least 0");
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
   const c10::InferenceMode inference;
   // Before gigabytes of text encoder are read.
   const auto outline = diffusion::Pipeline::load(options.pipeline, diffusion::Parts::config_only,

@@ -6,6 +6,7 @@
 
 #include "distill/trainer.h"
 #include "experiments/command.h"
+#include "experiments/inputs.h"
 #include "experiments/verbs.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
@@ -28,6 +29,7 @@ void run_distill(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<DistillOptions>(invocation, {});
   require_option(options.output, "--output", invocation);
   distill::check_config(options);
+  if (common.overwrite) check_apart(options.output, settings);  // else nothing of the folder is replaced
   distill::RunOptions run;
   run.device = common.torch_device();
   run.dtype = common.torch_dtype();

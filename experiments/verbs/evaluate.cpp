@@ -42,7 +42,7 @@ void run_evaluate(const Invocation& invocation) {
   require_option(options.models, "--models", invocation);
   require_option(options.output, "--output", invocation);
   if (options.seed < 0) throw runtime::usage_error("--seed ", options.seed, ": must not be negative");
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
   const c10::InferenceMode inference;
   metrics::EvaluateOptions run;
   run.images = options.images;

@@ -8,10 +8,10 @@
 #include <iostream>
 
 #include "experiments/command.h"
+#include "experiments/inputs.h"
 #include "experiments/verbs.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
-#include "unet/lora.h"
 #include "unet/single_file.h"
 
 namespace laptopdiff::experiments {
@@ -50,24 +50,6 @@ fs::path pipeline_of(const ExportOptions& options) {
   if (!options.unet.empty())
     throw runtime::usage_error("export: --unet needs a pipeline, and ", options.model, " has no model_index.json");
   return {};
-}
-
-bool lies_in(const fs::path& path, const fs::path& folder) {
-  const fs::path inner = fs::weakly_canonical(path), outer = fs::weakly_canonical(folder);
-  return inner != outer && std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
-}
-
-// The output takes the place of a whole folder: no input may be in it, and it must not be in one that is copied.
-void check_places(const ExportOptions& options, const CommonOptions& common) {
-  runtime::check_own_folder(options.output, common.existing(), kMarker, "export");
-  std::vector<std::string> inputs = {options.model, options.unet, options.spec};
-  for (const std::string& lora : options.weights.lora) inputs.push_back(unet::parse_lora_source(lora).file.string());
-  for (const std::string& input : inputs) {
-    if (!input.empty() && lies_in(input, options.output))
-      throw runtime::usage_error(options.output, " holds ", input, ", which it would replace; give another -o");
-  }
-  if (fs::is_directory(options.model) && lies_in(options.output, options.model))
-    throw runtime::usage_error(options.output, " lies in ", options.model, ", which is read; give another -o");
 }
 
 // Without a removal an export converts: another format, dtype, LoRA or file. Else it would only be a copy.
@@ -142,7 +124,8 @@ void run_export(const Invocation& invocation) {
   request.storage = parse_storage(options.storage);
   request.existing = common.existing();
   request.variant = options.weights.variant;
-  check_places(options, common);
+  runtime::check_own_folder(options.output, common.existing(), kMarker, "export");
+  check_apart(options.output, settings);
   const c10::InferenceMode inference;
   request.pipeline = pipeline_of(options);
   if (unet::is_single_file(options.model)) {

@@ -55,7 +55,7 @@ void run_forward(const Invocation& invocation) {
   require_option(options.model, "MODEL", invocation);
   require_option(options.inputs, "--inputs", invocation);
   require_option(options.output, "--output", invocation);
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
   if (options.shell != "drop" && options.shell != "keep")
     throw runtime::usage_error("--shell ", options.shell, ": expected drop or keep");
   const c10::InferenceMode inference;

@@ -198,7 +198,7 @@ void print_removals(const unet::Spec& spec) {
     std::printf("  %s %s\n", removal.how == unet::How::drop ? "drop  " : "bypass", removal.layer.c_str());
 }
 
-void check_inspect_options(const InspectOptions& options, const CommonOptions& common) {
+void check_inspect_options(const InspectOptions& options, const CommonOptions& common, const Json& settings) {
   if (options.latent < 0 || options.latent > kMaxLatent) {
     throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatent, ", or 0 for the config's");
   }
@@ -208,7 +208,7 @@ void check_inspect_options(const InspectOptions& options, const CommonOptions& c
     throw runtime::usage_error("inspect: --base recovers a spec, --spec gives one; choose one of them");
   if (options.output.empty()) return;
   if (options.base.empty()) throw runtime::usage_error("inspect: --output writes a recovered spec and needs --base");
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
 }
 
 }  // namespace
@@ -216,7 +216,7 @@ void check_inspect_options(const InspectOptions& options, const CommonOptions& c
 void run_inspect(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<InspectOptions>(invocation, {"model"});
   require_option(options.model, "MODEL", invocation);
-  check_inspect_options(options, common);
+  check_inspect_options(options, common, settings);
   unet::Spec spec = unet::load_architecture(options.model);
   if (!options.base.empty()) spec = recovered_spec(options, spec, invocation);
   if (!options.output.empty() && !common.dry_run) runtime::write_json(options.output, unet::spec_json(spec));

@@ -26,7 +26,9 @@ void run_report(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<ReportOptions>(invocation, {"results"});
   require_option(options.results, "DIR", invocation);
   require_option(options.output, "--output", invocation);
-  runtime::check_output(options.output, common.existing());
+  // A page beside its sweep's files is where it belongs; it must not be one of them.
+  const bool beside = std::filesystem::path(options.output).extension() == ".html";
+  check_result(options.output, common, beside ? Json::object() : Json{{"folder", options.results}});
   const std::string page = report::make_page(options.results, provenance(invocation));
   if (common.dry_run) return runtime::say(runtime::cat("would write ", page.size() / 1024, " KiB to ", options.output));
   runtime::write_file(options.output, page);

@@ -13,6 +13,7 @@
 #include "diffusion/scheduler.h"
 #include "experiments/command.h"
 #include "experiments/drawing.h"
+#include "experiments/inputs.h"
 #include "experiments/networks.h"
 #include "experiments/verbs.h"
 #include "metrics/prompt_file.h"
@@ -233,6 +234,7 @@ void run_sample(const Invocation& invocation) {
   require_option(options.output, "--output", invocation);
   check_options(options);
   runtime::check_own_folder(options.output, common.existing(), "samples.json", "sample");
+  check_apart(options.output, settings);
   const c10::InferenceMode inference;
   const at::Device device = common.torch_device();
   check_before_loading(options);

@@ -170,7 +170,7 @@ Outlook look(const ScoreOptions& options, const CommonOptions& common, const Jso
   const unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
-  runtime::check_output(options.output, common.existing());
+  check_result(options.output, common, settings);
   if (is_calibrated(*seen.criterion)) seen.calibration = read_for(options, *seen.criterion, spec.base);
   if (options.bins > 0) pruning::check_timesteps(seen.calibration.inputs.timestep, kSchedule);
   return seen;

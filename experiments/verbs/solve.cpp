@@ -128,11 +128,13 @@ std::vector<pruning::Resource> resources_of(const std::vector<pruning::KeepBudge
   return resources;
 }
 
-void make_results(const Invocation& invocation, SolveOptions& options, const CommonOptions& common, Results& results) {
+void make_results(const Invocation& invocation, SolveOptions& options, const CommonOptions& common,
+                  const Json& settings, Results& results) {
   const bool wants_spec = options.curve.empty() || !options.output.empty();
   if (wants_spec) require_option(options.output, "--output", invocation);
-  if (wants_spec) runtime::check_output(options.output, common.existing());
-  if (!options.curve.empty()) runtime::check_output(options.curve, common.existing());
+  for (const std::string& file : {options.output, options.curve}) {
+    if (!file.empty()) check_result(file, common, settings);
+  }
   unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; specs are of a full base model");
@@ -182,7 +184,7 @@ void run_solve(const Invocation& invocation) {
   require_option(options.model, "MODEL", invocation);
   check_options(options, settings);
   Results results(common);
-  make_results(invocation, options, common, results);
+  make_results(invocation, options, common, settings, results);
   results.print_json();
 }
 
