@@ -22,7 +22,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetForImage
 
 from data import CLASS_NAMES, load_split
 from train_metrics import embed_images, embed_texts, logit_scale, normalize
-from train_teacher import caption_ids, class_prompts, denoising_loss, latent_moments, sample, tokenize, write_grid
+from train_teacher import class_prompts, denoising_loss, latent_moments, sample, tokenize, write_grid
 from training import parameter_count
 
 
@@ -64,11 +64,13 @@ def judge(judges: Path, images: np.ndarray, prompts: list[str], labels: list[int
     return result
 
 
+@torch.no_grad()
 def validation_loss(pipeline: StableDiffusionPipeline, data: Path, count: int) -> dict[str, Any]:
     images, rows = load_split(data, "val")
     latents = latent_moments(pipeline.vae, torch.from_numpy(images[:count]))[0] * pipeline.vae.config.scaling_factor
-    ids = caption_ids(pipeline.tokenizer, rows[:count])
-    return denoising_loss(pipeline.unet, pipeline.text_encoder, latents, ids, pipeline.scheduler, batch=64)
+    ids = tokenize(pipeline.tokenizer, [row["text"] for row in rows[:count]])
+    contexts = pipeline.text_encoder(ids).last_hidden_state
+    return denoising_loss(pipeline.unet, latents, contexts, pipeline.scheduler, batch=64)
 
 
 def main() -> None:
