@@ -68,8 +68,9 @@ at::Tensor betas_by_name(const std::string& name, double start, double end, std:
 at::Tensor read_betas(runtime::ObjectReader& in, std::int64_t count) {
   const auto start = in.get("beta_start", 0.0001), end = in.get("beta_end", 0.02);
   const auto name = in.get<std::string>("beta_schedule", "linear");
+  const bool is_trained = in.has("trained_betas");  // an empty list is no absent one: diffusers fails on it
   const auto trained = in.get<std::vector<double>>("trained_betas", {});
-  if (trained.empty()) {
+  if (!is_trained) {
     if (!(start > 0 && end > 0 && start < 1 && end < 1)) {
       throw input_error(in.where(), ": `beta_start` ", start, " and `beta_end` ", end, " must lie in (0, 1)");
     }

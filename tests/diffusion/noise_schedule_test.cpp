@@ -86,6 +86,10 @@ TEST_CASE("schedules that are not supported are refused") {
     config["trained_betas"] = {0.1, 0.2};
     expected = "`trained_betas` has 2 entries, `num_train_timesteps` is 1000";
   }
+  SUBCASE("trained betas that are none") {
+    config["trained_betas"] = Json::array();
+    expected = "`trained_betas` has 0 entries, `num_train_timesteps` is 1000";
+  }
   SUBCASE("no steps") {
     config["num_train_timesteps"] = 0;
     expected = "`num_train_timesteps` is 0";
