@@ -9,18 +9,21 @@ namespace {
 using runtime::cat;
 using runtime::input_error;
 
+enum class Holds { floats, numbers };  // numbers: floats or integers, such as times and labels
+
 struct Field {
   const char* name;
   at::Tensor Inputs::*member;
+  Holds holds;
 };
 constexpr Field kFields[] = {
-    {"sample", &Inputs::sample},
-    {"timestep", &Inputs::timestep},
-    {"encoder_hidden_states", &Inputs::encoder_hidden_states},
-    {"text_embeds", &Inputs::text_embeds},
-    {"time_ids", &Inputs::time_ids},
-    {"class_labels", &Inputs::class_labels},
-    {"timestep_cond", &Inputs::timestep_cond},
+    {"sample", &Inputs::sample, Holds::floats},
+    {"timestep", &Inputs::timestep, Holds::numbers},
+    {"encoder_hidden_states", &Inputs::encoder_hidden_states, Holds::floats},
+    {"text_embeds", &Inputs::text_embeds, Holds::floats},
+    {"time_ids", &Inputs::time_ids, Holds::numbers},
+    {"class_labels", &Inputs::class_labels, Holds::numbers},
+    {"timestep_cond", &Inputs::timestep_cond, Holds::floats},
 };
 
 template <typename F>
@@ -95,6 +98,14 @@ void refuse_useless(const Inputs& in, const Config& config, const std::string& w
   }
 }
 
+// A mask of booleans would pass as the times 0 and 1.
+void check_type(const Field& field, const at::Tensor& tensor, const std::string& where) {
+  if (tensor.is_floating_point()) return;
+  if (field.holds == Holds::numbers && tensor.scalar_type() != at::kBool) return;
+  throw input_error(where, ": `", field.name, "` is ", runtime::dtype_name(runtime::dtype_of(tensor)), ", expected ",
+                    field.holds == Holds::floats ? "floats" : "integers or floats");
+}
+
 void check_inputs(const Inputs& in, const Config& config, const std::string& where) {
   const std::int64_t batch = in.sample.size(0);
   if (batch == 0) throw input_error(where, ": `sample` has no rows; an empty calibration set cannot be scored");
@@ -102,7 +113,6 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   if (in.sample.size(2) == 0 || in.sample.size(3) == 0) {
     throw input_error(where, ": `sample` is ", runtime::sizes_text(in.sample), "; its height and width must not be 0");
   }
-  if (!in.sample.is_floating_point()) throw input_error(where, ": `sample` must hold floats");
   check_shape(in.timestep, {batch}, where + ": `timestep`");
   if (const int width = config.context_width(); width > 0) {
     if (!in.encoder_hidden_states.defined())
@@ -120,6 +130,7 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   check_latent_size(config, in.sample.size(2), in.sample.size(3), where + ": `sample`");
   for (const Field& field : kFields) {
     const at::Tensor& tensor = in.*field.member;
+    if (tensor.defined()) check_type(field, tensor, where);
     if (tensor.defined() && tensor.is_floating_point() && !at::isfinite(tensor).all().item<bool>())
       throw runtime::non_finite_error(where, ": `", field.name, "` holds NaN or Inf");
     if (tensor.defined() && (tensor.dim() == 0 || tensor.size(0) != batch)) {
