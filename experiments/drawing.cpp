@@ -17,7 +17,8 @@ constexpr std::int64_t kStableDiffusionLatent = 64;
 // Configs of Stable Diffusion that are older than diffusers 0.9 give a sample_size that nobody meant; diffusers draws
 // at 64 then.
 bool has_outdated_size(const unet::Config& config) {
-  const Json& version = config.raw.contains("_diffusers_version") ? config.raw["_diffusers_version"] : Json();
+  using runtime::Json;
+  const Json version = config.raw.contains("_diffusers_version") ? config.raw["_diffusers_version"] : Json();
   if (!version.is_string() || config.context_width() == 0 || config.text_time) return false;
   int major = 0, minor = 0;
   const bool read = std::sscanf(version.get<std::string>().c_str(), "%d.%d", &major, &minor) == 2;

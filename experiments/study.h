@@ -12,8 +12,10 @@
 // An arm with neither `solve` nor `distill` is the teacher; with `solve` alone it is pruned and not retrained. Axes
 // multiply: arm "laptop" with axes keep and seed of several values gives "laptop keep=0.5 seed=1", ... An axis leaves
 // an arm alone that has nothing it sets: a teacher's training, the budget of a preset. Arms with equal settings of a
-// stage share it. A study of masks alone says `"sample": null`: no pictures are drawn; `loss` has the true output loss
-// of every arm's mask measured, on inputs that no mask has seen where it says `"calibrate": {"seed": ...}`.
+// stage share it. Defaults of `score` are left out where they say nothing to an arm's criterion, such as a number of
+// samples to one that looks at the weights alone. A study of masks alone says `"sample": null`: no pictures are drawn;
+// `loss` has the true output loss of every arm's mask measured, on inputs that no mask has seen where it says
+// `"calibrate": {"seed": ...}`.
 #pragma once
 
 #include <map>

@@ -10,6 +10,7 @@
 
 #include "experiments/calibration_file.h"
 #include "experiments/command.h"
+#include "experiments/criterion_needs.h"
 #include "experiments/variant_sampler.h"
 #include "experiments/verbs.h"
 #include "pruning/criteria.h"
@@ -55,41 +56,16 @@ struct ScoreOptions {
   }
 };
 
-bool is_sampled(const pruning::Criterion& criterion) {
-  return criterion.needs == pruning::Needs::latents || criterion.needs == pruning::Needs::pictures;
-}
-
-bool has_targets(const pruning::Criterion& criterion) {
-  return criterion.needs == pruning::Needs::targets || criterion.needs == pruning::Needs::gradients;
-}
-
-// The weights themselves, as they are stored, not laid out for inference.
-bool reads_weights(const pruning::Criterion& criterion) {
-  return criterion.needs == pruning::Needs::weights || criterion.needs == pruning::Needs::gradients;
-}
-
-bool is_calibrated(const pruning::Criterion& criterion) {
-  return criterion.needs == pruning::Needs::inputs || has_targets(criterion);
-}
-
-// A setting that would change nothing: something else was meant. A calibration set alone is let pass: a study gives it
-// to every criterion.
+// A setting that would change nothing: something else was meant.
 void refuse_idle(const pruning::Criterion& criterion, const Json& settings) {
-  const bool calibrated = is_calibrated(criterion), sampled = is_sampled(criterion);
-  const std::pair<const char*, bool> used[] = {{"samples", calibrated},
-                                               {"batch", calibrated},
-                                               {"memory", calibrated},
-                                               {"prompts", sampled},
-                                               {"models", criterion.needs == pruning::Needs::pictures},
-                                               {"scheduler", sampled},
-                                               {"count", sampled},
-                                               {"steps", sampled},
-                                               {"guidance", sampled},
-                                               {"picture_batch", sampled}};
-  for (const auto& [name, is_used] : used) {
-    if (!is_used && settings.contains(name))
-      throw runtime::usage_error("`", name, "` changes nothing of the criterion `", criterion.name, "`; leave it out");
+  std::vector<std::string> idle;
+  for (const auto& [name, value] : settings.items()) {
+    if (!has_effect(criterion, name)) idle.push_back(runtime::cat("`", name, "`"));
   }
+  if (idle.empty()) return;
+  throw runtime::usage_error(runtime::join(idle), idle.size() == 1 ? " changes" : " change",
+                             " nothing of the criterion `", criterion.name, "`; leave ",
+                             idle.size() == 1 ? "it" : "them", " out");
 }
 
 void check_options(const ScoreOptions& options, const pruning::Criterion& criterion, const Json& settings,
@@ -203,23 +179,126 @@ CommonOptions share_machine(CommonOptions common) {
   return common;
 }
 
-// What the work so far depends on; work of another key is never continued. Another build may round otherwise.
-Json work_key(const ScoreOptions& options, const CommonOptions& common, const Json& made_by, const std::string& weights,
-              const Calibration& calibration, const std::optional<VariantSampler>& sampler,
-              const pruning::Measurement& measurement) {
-  return {{"program", {made_by["version"], made_by["commit"], made_by["torch"]}},
-          {"model", weights},
-          {"sampling", sampler ? sampler->key() : Json()},
-          {"calibration", calibration.sha256},
-          {"criterion", options.criterion},
-          {"shell", options.shell},
-          {"dtype", common.dtype},
-          {"device", common.torch_device().is_cuda() ? "cuda" : "cpu"},
-          {"batch", options.batch},
-          {"memory", options.memory.bytes()},
-          {"seed", options.seed},
-          {"plan", runtime::sha256(measurement.plan().dump())}};
+unet::Shell shell_of(const ScoreOptions& options) {
+  return options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
 }
+
+pruning::StabilityOptions stability_of(const ScoreOptions& options) {
+  pruning::StabilityOptions stability;
+  stability.keep = options.keep;
+  stability.solver = options.solver.empty() ? "knapsack" : options.solver;
+  stability.seed = static_cast<std::uint64_t>(options.seed);
+  return stability;
+}
+
+// One criterion's measurement of a model, with all that it refers to.
+class Scoring {
+ public:
+  // Reads the weights. `seen` and `options` must outlive it.
+  Scoring(const ScoreOptions& options, const CommonOptions& common, const Outlook& seen)
+      : options_(options),
+        seen_(seen),
+        stability_(stability_of(options)),
+        model_(load_for_device(options.model, "", common,
+                               runtime::processes().first() ? WeightsHash::compute : WeightsHash::skip,
+                               options.weights)),
+        weights_sha256_(runtime::broadcast(model_.weights_sha256)),
+        removables_(pruning::find_removables(model_.base, shell_of(options))),
+        executor_(reads_weights(criterion()) ? unet::Executor(model_.base, model_.weights)
+                                             : unet::Executor::for_inference(model_.base, std::move(model_.weights))),
+        subject_{model_.base,
+                 removables_,
+                 executor_,
+                 model_.weights,
+                 {},
+                 {},
+                 options.batch,
+                 seen.engine,
+                 static_cast<std::uint64_t>(options.seed),
+                 {}} {
+    if (is_calibrated(criterion())) {
+      subject_.inputs = unet::to(seen.calibration.inputs, common.torch_dtype(), common.torch_device());
+      subject_.target = seen.calibration.target;
+    }
+    if (is_sampled(criterion())) {
+      sampler_.emplace(options.model, options.sampling, criterion().needs, static_cast<std::uint64_t>(options.seed),
+                       executor_, options.weights, common);
+      subject_.sampling = sampler_->sampling();
+    }
+    measurement_ = criterion().make(subject_);
+    if (runtime::processes().first() && !options.until.empty())
+      pruning::check_stable(*measurement_, model_.base, removables_, stability_);
+  }
+  Scoring(const Scoring&) = delete;
+  Scoring& operator=(const Scoring&) = delete;
+
+  const pruning::Measurement& measurement() const { return *measurement_; }
+  std::size_t units() const { return removables_.units.size(); }
+  // Calibration samples or prompts that there are.
+  std::int64_t available() const {
+    if (is_calibrated(criterion())) return seen_.calibration.inputs.batch();
+    return sampler_ ? subject_.sampling.prompts : 0;
+  }
+
+  // What the work so far depends on; work of another key is never continued. Another build may round otherwise.
+  Json work_key(const CommonOptions& common, const Json& made_by) const {
+    return {{"program", {made_by["version"], made_by["commit"], made_by["torch"]}},
+            {"model", weights_sha256_},
+            {"sampling", sampler_ ? sampler_->key() : Json()},
+            {"calibration", seen_.calibration.sha256},
+            {"criterion", options_.criterion},
+            {"shell", options_.shell},
+            {"dtype", common.dtype},
+            {"device", common.torch_device().is_cuda() ? "cuda" : "cpu"},
+            {"batch", options_.batch},
+            {"memory", options_.memory.bytes()},
+            {"seed", options_.seed},
+            {"plan", runtime::sha256(measurement_->plan().dump())}};
+  }
+
+  pruning::StableRun measure(pruning::WorkFolder& folder) {
+    const std::int64_t samples = measurement_->samples();
+    if (options_.until.empty()) return {pruning::measure_samples(*measurement_, folder, samples), samples, false, {}};
+    const auto summary = [&](const pruning::Measured& measured) { return summarise(measured); };
+    return pruning::measure_until_stable(*measurement_, folder, samples, model_.base, summary, stability_);
+  }
+
+  // Without provenance.
+  pruning::Scores scores_of(const pruning::StableRun& run) const {
+    pruning::Scores scores = summarise(run.measured);
+    scores.samples = criterion().needs == pruning::Needs::weights ? 0 : run.samples;
+    scores.weights_sha256 = weights_sha256_;
+    scores.calibration_sha256 = seen_.calibration.sha256;
+    if (options_.bins > 0) {
+      const at::Tensor timesteps = seen_.calibration.inputs.timestep.slice(0, 0, run.samples);
+      scores.bins =
+          pruning::make_bins(removables_, run.measured, timesteps, options_.bins, kSchedule, criterion().why_null);
+    }
+    if (!options_.until.empty()) scores.stability = pruning::stability_json(run, stability_);
+    return scores;
+  }
+
+ private:
+  const pruning::Criterion& criterion() const { return *seen_.criterion; }
+
+  pruning::Scores summarise(const pruning::Measured& measured) const {
+    pruning::Scores scores = pruning::summarise(model_.base, removables_, measured, criterion().why_null);
+    scores.criterion = criterion().name;
+    scores.shell = shell_of(options_);
+    return scores;
+  }
+
+  const ScoreOptions& options_;
+  const Outlook& seen_;
+  pruning::StabilityOptions stability_;
+  LoadedModel model_;
+  std::string weights_sha256_;
+  pruning::Removables removables_;
+  unet::Executor executor_;
+  std::optional<VariantSampler> sampler_;
+  pruning::Subject subject_;
+  std::unique_ptr<pruning::Measurement> measurement_;
+};
 
 // Passes through the base that were paid for, and what the plain loop over all single removals would have cost: on the
 // samples used, and on all that there are. Null where the criterion does not count so.
@@ -243,96 +322,48 @@ void say_work(const Json& work) {
   runtime::say(text);
 }
 
+// What can be refused is refused by the first process, while the others wait: one message, not one of each.
+Outlook look_together(const ScoreOptions& options, const CommonOptions& common, const Json& settings,
+                      const Invocation& invocation) {
+  const bool first = runtime::processes().first();
+  Outlook seen;
+  if (first) seen = look(options, common, settings, invocation);
+  runtime::barrier();
+  if (!first) seen = look(options, common, settings, invocation);
+  return seen;
+}
+
+void write_scores(const std::string& output, const pruning::Scores& scores, const Json& work, bool as_json) {
+  const Json json = pruning::scores_json(scores);
+  runtime::write_json(output, json);
+  if (as_json) std::cout << runtime::dump_json(json);
+  else print_scores(scores);
+  say_work(work);
+}
+
 }  // namespace
 
 void run_score(const Invocation& invocation) {
   const auto [options, given, settings] = parse_command<ScoreOptions>(invocation, {"model"});
   const CommonOptions common = share_machine(given);
-  const runtime::Processes& all = runtime::processes();
-  // What can be refused is refused by the first process, while the others wait: one message, not one of each.
-  Outlook seen;
-  if (all.first()) seen = look(options, common, settings, invocation);
-  runtime::barrier();
-  if (!all.first()) seen = look(options, common, settings, invocation);
-  const pruning::Criterion& criterion = *seen.criterion;
-  const Calibration& calibration = seen.calibration;
-  const auto shell = options.shell == "keep" ? unet::Shell::keep : unet::Shell::drop;
-
-  LoadedModel model = load_for_device(options.model, "", common, all.first() ? WeightsHash::compute : WeightsHash::skip,
-                                      options.weights);
-  const std::string weights_sha256 = runtime::broadcast(model.weights_sha256);
-  const pruning::Removables removables = pruning::find_removables(model.base, shell);
-  const unet::Executor executor = reads_weights(criterion)
-                                      ? unet::Executor(model.base, model.weights)
-                                      : unet::Executor::for_inference(model.base, std::move(model.weights));
-  std::optional<VariantSampler> sampler;
-  if (is_sampled(criterion)) {
-    sampler.emplace(options.model, options.sampling, criterion.needs, static_cast<std::uint64_t>(options.seed),
-                    executor, options.weights, common);
-  }
-  const std::int64_t available = is_calibrated(criterion) ? calibration.inputs.batch()
-                                 : sampler                ? sampler->sampling().prompts
-                                                          : 0;
-  pruning::Subject subject{model.base,
-                           removables,
-                           executor,
-                           model.weights,
-                           {},
-                           calibration.target,
-                           options.batch,
-                           seen.engine,
-                           static_cast<std::uint64_t>(options.seed),
-                           {}};
-  if (is_calibrated(criterion))
-    subject.inputs = unet::to(calibration.inputs, common.torch_dtype(), common.torch_device());
-  if (sampler) subject.sampling = sampler->sampling();
-  const auto measurement = criterion.make(subject);
-  pruning::StabilityOptions stability;
-  stability.keep = options.keep;
-  stability.solver = options.solver.empty() ? "knapsack" : options.solver;
-  stability.seed = static_cast<std::uint64_t>(options.seed);
-  if (all.first() && !options.until.empty()) pruning::check_stable(*measurement, model.base, removables, stability);
+  const Outlook seen = look_together(options, common, settings, invocation);
+  Scoring scoring(options, common, seen);
   if (common.dry_run) {
-    return runtime::say(
-        runtime::cat("would score ", removables.units.size(), " units on ", available, " samples by ", criterion.name));
+    return runtime::say(runtime::cat("would score ", scoring.units(), " units on ", scoring.available(), " samples by ",
+                                     seen.criterion->name));
   }
-  pruning::WorkFolder folder(
-      options.output + ".partial",
-      work_key(options, common, provenance(invocation), weights_sha256, calibration, sampler, *measurement),
-      common.overwrite ? pruning::OtherWork::discard : pruning::OtherWork::refuse);
-  const auto summary = [&](const pruning::Measured& measured) {
-    pruning::Scores scores = pruning::summarise(model.base, removables, measured, criterion.why_null);
-    scores.criterion = criterion.name;
-    scores.shell = shell;
-    return scores;
-  };
-  pruning::StableRun run;
-  if (options.until.empty()) {
-    run.samples = measurement->samples();
-    run.measured = pruning::measure_samples(*measurement, folder, run.samples);
-  } else {
-    run = pruning::measure_until_stable(*measurement, folder, measurement->samples(), model.base, summary, stability);
-  }
-  if (all.first()) {
-    pruning::Scores scores = summary(run.measured);
+  const Json made_by = provenance(invocation);
+  pruning::WorkFolder folder(options.output + ".partial", scoring.work_key(common, made_by),
+                             common.overwrite ? pruning::OtherWork::discard : pruning::OtherWork::refuse);
+  const pruning::StableRun run = scoring.measure(folder);
+  if (runtime::processes().first()) {
+    pruning::Scores scores = scoring.scores_of(run);
     pruning::warn_of_missing(scores);
-    scores.samples = criterion.needs == pruning::Needs::weights ? 0 : run.samples;
-    scores.weights_sha256 = weights_sha256;
-    scores.calibration_sha256 = calibration.sha256;
-    if (options.bins > 0) {
-      scores.bins = pruning::make_bins(removables, run.measured, calibration.inputs.timestep.slice(0, 0, run.samples),
-                                       options.bins, kSchedule, criterion.why_null);
-    }
-    if (!options.until.empty()) scores.stability = pruning::stability_json(run, stability);
-    scores.made_by = provenance(invocation);
+    scores.made_by = made_by;
     scores.made_by["settings"] = settings;
-    const Json work = work_json(*measurement, run.samples);
+    const Json work = work_json(scoring.measurement(), run.samples);
     if (!work.is_null()) scores.made_by["work"] = work;
-    const Json json = pruning::scores_json(scores);
-    runtime::write_json(options.output, json);
-    if (common.json) std::cout << runtime::dump_json(json);
-    else print_scores(scores);
-    say_work(work);
+    write_scores(options.output, scores, work, common.json);
   }
   folder.remove();
 }

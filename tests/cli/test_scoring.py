@@ -159,10 +159,10 @@ def test_sampling_criteria_say_what_they_need(world: World, tmp_path: Path) -> N
         (["--until", "stable", "--keep", "1.5"], "shares between 0 and 1"),
         (["--criterion", "random", "--until", "stable"], "no scores of single calibration samples"),
         (["--keep", "0.5"], "belongs to --until stable"),
-        (["--criterion", "random", "--samples", "2"], "`samples` changes nothing of the criterion `random`"),
-        (["--criterion", "magnitude", "--memory", "1GiB"], "`memory` changes nothing"),
-        (["--criterion", "latent_shift", "--models", "m"], "`models` changes nothing"),
-        (["--criterion", "clip_score", "--batch", "2"], "`batch` changes nothing"),
+        (["--criterion", "random", "--samples", "2"], "`calibration`, `samples` change nothing of the criterion `random`; leave them out"),
+        (["--criterion", "magnitude"], "`calibration` changes nothing of the criterion `magnitude`; leave it out"),
+        (["--criterion", "latent_shift", "--models", "m"], "`calibration`, `models` change nothing"),
+        (["--criterion", "clip_score", "--batch", "2"], "`batch`, `calibration` change nothing"),
         (["--prompts", "p.txt"], "`prompts` changes nothing of the criterion `output_loss`"),
         (["--criterion", "fisher", "--picture-batch", "2"], "`picture_batch` changes nothing"),
     ],
@@ -170,6 +170,13 @@ def test_sampling_criteria_say_what_they_need(world: World, tmp_path: Path) -> N
 def test_wrong_flags_are_refused(flags: list[str], says: str, world: World, tmp_path: Path) -> None:
     refused(USAGE, *score(world, world.unet, tmp_path, *flags), says=says)
     assert files_below(tmp_path) == set()
+
+
+def test_a_criterion_of_weights_alone_takes_no_calibration_set(world: World, tmp_path: Path) -> None:
+    ok("score", world.unet, "--criterion", "magnitude", "-o", tmp_path / "s.json")
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["samples"] == 0 and not scores.get("calibration_sha256")
+    refused(USAGE, "score", world.unet, "--criterion", "magnitude", "--memory", "1GiB", "-o", tmp_path / "o", says="`memory` changes nothing of")
 
 
 def test_targets_are_needed_and_checked(world: World, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import World
-from program import BAD_INPUT, ROOT, ok, refused
+from program import BAD_INPUT, ROOT, USAGE, ok, refused
 
 
 def masks_study(world: World, **more: Any) -> dict[str, Any]:
@@ -72,6 +72,21 @@ def test_the_demos_studies_are_accepted_stage_by_stage(world: World, tmp_path: P
         file = write(tmp_path / f"{verb}_settings.json", settings | {"samples": 0, "keep": [0.9], "presets": []})
         ok("audit", world.pipeline, "--scores", world.scores, "--calibration", world.calibration, "--config", file, "--dry-run",
            "-o", tmp_path / "audit.json")  # fmt: skip
+
+
+def test_defaults_of_score_are_for_the_criteria_that_they_say_something_to(world: World, tmp_path: Path) -> None:
+    axis = {"criterion": {"set": ["score.criterion"], "values": ["output_loss", "magnitude"]}}
+    study = masks_study(world) | {"score": {"samples": 2, "batch": 2}, "arms": {"a": {"solve": {"budget": "params=0.7"}}}, "axes": axis}
+    done = ok("sweep", write(tmp_path / "study.json", study), "-o", tmp_path / "run", "--json").json["arms"]
+    settings = [json.loads(path.read_text()) for path in (tmp_path / "run" / "stages").glob("score-*/settings.json")]
+    assert len(done) == 2 and len(settings) == 3  # the study's own scores, too
+    for stage in settings:
+        weights_alone = stage.get("criterion") == "magnitude"
+        assert {"samples", "batch", "calibration"} & stage.keys() == (set() if weights_alone else {"samples", "batch", "calibration"})
+    # What an arm says itself must have an effect.
+    arm = {"a": {"solve": {"budget": "params=0.7"}, "score": {"criterion": "random", "samples": 2}}}
+    own = write(tmp_path / "own.json", study | {"arms": arm, "axes": {}})
+    refused(USAGE, "sweep", own, "-o", tmp_path / "own", says="`samples` changes nothing of the criterion `random`")
 
 
 def test_pictures_need_the_models_that_judge_them(world: World, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def score(world: dict[str, Any], criterion: str, *flags: str) -> dict[str, Any]:
     out = world["folder"] / f"{criterion}.json"
-    ok("score", world["folder"] / "unet", "--calibration", world["folder"] / "cal.safetensors", "--criterion", criterion,
-       "-o", out, "--overwrite", *flags)  # fmt: skip
+    calibration = () if criterion in ("magnitude", "random") else ("--calibration", world["folder"] / "cal.safetensors")
+    ok("score", world["folder"] / "unet", *calibration, "--criterion", criterion, "-o", out, "--overwrite", *flags)
     return json.loads(out.read_text())
 
 
