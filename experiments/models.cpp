@@ -31,12 +31,16 @@ void require_base(const unet::Spec& spec, const unet::Spec& base, const std::str
   }
 }
 
+unet::SpecFile read_one_spec(const std::string& path) {
+  unet::SpecFile file = unet::read_spec_file(path);
+  if (!file.is_set) return file;
+  throw runtime::usage_error(path, ": is a spec set; only `sample` runs one network an interval, here give one spec");
+}
+
 }  // namespace
 
 unet::Spec load_spec_for(const std::string& path, const unet::Spec& base) {
-  if (unet::is_spec_set(path))
-    throw runtime::usage_error(path, ": is a spec set; only `sample` runs one network an interval, here give one spec");
-  unet::Spec spec = unet::read_spec(path);
+  unet::Spec spec = read_one_spec(path).specs.front();
   require_base(spec, base, path);
   return spec;
 }
@@ -163,7 +167,12 @@ runtime::TensorMap convert_finite(runtime::TensorMap weights, const CommonOption
 }  // namespace
 
 LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
-                            WeightsHash hash, const WeightOptions& files, SpecSets sets) {
+                            WeightsHash hash, const WeightOptions& files) {
+  return load_for_device(model, spec_path.empty() ? unet::SpecFile{} : read_one_spec(spec_path), common, hash, files);
+}
+
+LoadedModel load_for_device(const std::string& model, const unet::SpecFile& given, const CommonOptions& common,
+                            WeightsHash hash, const WeightOptions& files) {
   const std::vector<unet::LoraSource> lora = lora_sources(files);
   unet::Model raw = unet::load_model(model, files.variant);
   LoadedModel loaded;
@@ -176,20 +185,16 @@ LoadedModel load_for_device(const std::string& model, const std::string& spec_pa
   const auto check_weights_of = [&](const unet::Spec& spec) {
     if (spec.weights_sha256.empty()) return;
     if (stored.empty()) stored = runtime::tensors_sha256(raw.weights);
-    check_made_for(spec.weights_sha256, stored, lora, spec_path, model);
+    check_made_for(spec.weights_sha256, stored, lora, given.path.string(), model);
   };
-  if (!spec_path.empty() && !raw.spec.removed.empty())
+  if (!given.specs.empty() && !raw.spec.removed.empty())
     throw runtime::usage_error("--spec on a model that is pruned already: ", model);
-  if (sets == SpecSets::accept && unet::is_spec_set(spec_path)) {
-    loaded.students = unet::read_spec_set(spec_path);
-    for (const unet::Spec& student : loaded.students) {
-      require_base(student, raw.spec, spec_path);
-      check_weights_of(student);
-    }
-  } else if (!spec_path.empty()) {
-    loaded.spec = load_spec_for(spec_path, raw.spec);
-    check_weights_of(loaded.spec);
+  for (const unet::Spec& spec : given.specs) {
+    require_base(spec, raw.spec, given.path.string());
+    check_weights_of(spec);
   }
+  if (given.is_set) loaded.students = given.specs;
+  else if (!given.specs.empty()) loaded.spec = given.specs.front();
   loaded.base = unet::build_base(loaded.spec.base);
   loaded.program = unet::prune(loaded.base, loaded.spec);
   runtime::TensorMap selected = unet::select_weights(loaded.program, raw.weights, model);

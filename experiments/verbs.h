@@ -60,9 +60,12 @@ struct LoadedModel {
   std::vector<unet::Spec> students;
 };
 enum class WeightsHash { skip, compute };
-enum class SpecSets { refuse, accept };  // whether `spec_path` may name a spec set
+// One network: a spec set is refused. An empty path: the model as it is.
 LoadedModel load_for_device(const std::string& model, const std::string& spec_path, const CommonOptions& common,
-                            WeightsHash hash, const WeightOptions& files = {}, SpecSets sets = SpecSets::refuse);
+                            WeightsHash hash, const WeightOptions& files = {});
+// What a spec file holds, one spec or a set.
+LoadedModel load_for_device(const std::string& model, const unet::SpecFile& spec, const CommonOptions& common,
+                            WeightsHash hash, const WeightOptions& files = {});
 
 // A model's weights as stored, LoRA merged in their own types: those of `spec`'s base, or of the pruned model itself.
 // Throws as load_for_device.

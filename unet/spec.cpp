@@ -318,19 +318,13 @@ Json spec_json(const Spec& spec) {
   return json;
 }
 
-bool is_spec_set(const std::filesystem::path& path) {
-  if (!std::filesystem::is_regular_file(path) || path.extension() != ".json") return false;
-  const Json json = runtime::read_json(path);
-  return json.is_object() && json.contains("format") && json["format"] == kSpecSetFormat;
-}
+namespace {
 
-std::vector<Spec> read_spec_set(const std::filesystem::path& path) {
-  const Json json = runtime::read_json(path);
-  const std::string where = path.string();
+bool says_set(const Json& json) { return json.is_object() && json.value("format", Json()) == kSpecSetFormat; }
+
+std::vector<Spec> parse_spec_set(const Json& json, const std::string& where) {
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kSpecSetFormat)
-    throw input_error(where, ": `format` is \"", format, "\", expected \"", kSpecSetFormat, "\"");
+  in.ignore("format");
   const Json& students = in.raw("students");
   in.ignore("made_by");
   in.finish();
@@ -348,6 +342,21 @@ std::vector<Spec> read_spec_set(const std::filesystem::path& path) {
       throw input_error(where, ": the students are not of one base");
   }
   return set;
+}
+
+}  // namespace
+
+SpecFile read_spec_file(const std::filesystem::path& path) {
+  const Json json = runtime::read_json(path);
+  if (says_set(json)) return {path, parse_spec_set(json, path.string()), true};
+  return {path, {parse_spec(json, path.string())}, false};
+}
+
+std::optional<SpecFile> find_spec_set(const std::filesystem::path& path) {
+  if (!std::filesystem::is_regular_file(path) || path.extension() != ".json") return std::nullopt;
+  const Json json = runtime::read_json(path);
+  if (!says_set(json)) return std::nullopt;
+  return SpecFile{path, parse_spec_set(json, path.string()), true};
 }
 
 Json spec_set_json(const std::vector<Spec>& students) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,10 +59,17 @@ Spec read_spec(const std::filesystem::path& path);
 // With totals filled in.
 Json spec_json(const Spec& spec);
 
-// `students` in order of their timesteps: no gap, no overlap, one base. Throws Error(bad_input).
-std::vector<Spec> read_spec_set(const std::filesystem::path& path);
-// True for a file that says it is a set.
-bool is_spec_set(const std::filesystem::path& path);
+// What a spec file holds: one spec, or a set of them, in order of their timesteps: no gap, no overlap, one base.
+struct SpecFile {
+  std::filesystem::path path;
+  std::vector<Spec> specs;  // empty: no file was named
+  bool is_set = false;
+};
+// Throws Error(bad_input).
+SpecFile read_spec_file(const std::filesystem::path& path);
+// The set in a file that may be something else, such as a model: nothing where it is no JSON that says it is a set.
+// Throws Error(bad_input) where it says so and is none.
+std::optional<SpecFile> find_spec_set(const std::filesystem::path& path);
 Json spec_set_json(const std::vector<Spec>& students);
 
 // A config.json without bookkeeping (`_...`) keys, for comparing bases.

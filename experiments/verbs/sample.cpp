@@ -213,17 +213,27 @@ std::optional<diffusion::SchedulerKind> chosen_scheduler(const SampleVerbOptions
   return diffusion::parse_scheduler_kind(options.scheduler);
 }
 
-// --unet names a model; a spec set is one of the pipeline's own.
-bool is_own_unet(const SampleVerbOptions& options) { return !options.unet.empty() && !unet::is_spec_set(options.unet); }
+// What --unet and --spec name. A spec set is one of the pipeline's own U-Net, whichever of them names it.
+struct Student {
+  std::string unet;  // a model; empty: the pipeline's
+  unet::SpecFile spec;
+};
+
+Student read_student(const SampleVerbOptions& options) {
+  if (auto set = unet::find_spec_set(options.unet)) {
+    if (!options.spec.empty())
+      throw runtime::usage_error("sample: --unet ", options.unet, " is a spec set, and --spec was given too");
+    return {"", std::move(*set)};
+  }
+  return {options.unet, options.spec.empty() ? unet::SpecFile{} : unet::read_spec_file(options.spec)};
+}
 
 // Text encoders and VAE are gigabytes: what the configs alone can refuse is refused before they are read.
-void check_before_loading(const SampleVerbOptions& options) {
-  if (!options.unet.empty() && !options.spec.empty() && unet::is_spec_set(options.unet))
-    throw runtime::usage_error("sample: --unet ", options.unet, " is a spec set, and --spec was given too");
+void check_before_loading(const SampleVerbOptions& options, const Student& student) {
   const auto outline = diffusion::Pipeline::load(options.pipeline, diffusion::Parts::config_only,
                                                  {options.files.config_folder, options.files.weights.variant});
   diffusion::Scheduler::make(outline.scheduler_config, chosen_scheduler(options));
-  unet::load_architecture(is_own_unet(options) ? std::filesystem::path(options.unet) : outline.unet_folder);
+  unet::load_architecture(student.unet.empty() ? outline.unet_folder : std::filesystem::path(student.unet));
 }
 
 }  // namespace
@@ -237,7 +247,8 @@ void run_sample(const Invocation& invocation) {
   check_apart(options.output, settings);
   const c10::InferenceMode inference;
   const at::Device device = common.torch_device();
-  check_before_loading(options);
+  const Student student = read_student(options);
+  check_before_loading(options, student);
   diffusion::Pipeline pipeline = load_pipeline(options.pipeline, options.files, common);
   if (options.vae_tiling) pipeline.vae_tiling = diffusion::Tiling::on;
   if (options.clip_skip < 0 || options.clip_skip > pipeline.max_clip_skip()) {
@@ -246,15 +257,13 @@ void run_sample(const Invocation& invocation) {
   const auto scheduler = diffusion::Scheduler::make(pipeline.scheduler_config, chosen_scheduler(options));
   const Requests requests = read_requests(options, settings.contains("negative"), pipeline);
   WeightOptions weights = options.files.weights;
-  const bool own_unet = is_own_unet(options);
-  if (own_unet) weights.variant = unet::available_variant(options.unet, weights.variant);
-  const std::string spec = own_unet || options.unet.empty() ? options.spec : options.unet;
-  LoadedModel model = load_for_device(own_unet ? options.unet : pipeline.unet_folder.string(), spec, common,
-                                      WeightsHash::skip, weights, SpecSets::accept);
+  if (!student.unet.empty()) weights.variant = unet::available_variant(student.unet, weights.variant);
+  LoadedModel model = load_for_device(student.unet.empty() ? pipeline.unet_folder.string() : student.unet, student.spec,
+                                      common, WeightsHash::skip, weights);
   const unet::Config config = model.spec.base;
   diffusion::check_fit(config, pipeline, "sample");
   check_labels(config, requests.labels);
-  const Networks networks(std::move(model), scheduler->schedule().train_timesteps, spec);
+  const Networks networks(std::move(model), scheduler->schedule().train_timesteps, student.spec.path.string());
   diffusion::SampleOptions run = sample_options(options, config, requests.count, device);
   const std::int64_t scale = pipeline.pixels_per_sample();
   const at::Tensor time_ids = size_conditioning(options, run.shape[1] * scale, run.shape[2] * scale);

@@ -53,10 +53,11 @@ void check_spec(const Spec& spec) {
 void check_set(std::string_view text) {
   const auto file = fuzz::scratch_folder() / "set.json";
   fuzz::put_file(file, text);
-  std::vector<Spec> set;
-  if (!fuzz::accepts([&] { set = unet::read_spec_set(file); })) return;
+  unet::SpecFile read;
+  if (!fuzz::accepts([&] { read = unet::read_spec_file(file); }) || !read.is_set) return;
+  const std::vector<Spec>& set = read.specs;
   fuzz::put_file(file, runtime::dump_json(unet::spec_set_json(set)));
-  const std::vector<Spec> again = unet::read_spec_set(file);
+  const std::vector<Spec> again = unet::read_spec_file(file).specs;
   fuzz::require(again.size() == set.size(), "a set printed and read again has the same students");
   for (std::size_t i = 0; i < set.size(); ++i) {
     fuzz::require(unet::same_spec(set[i], again[i]), "a set printed and read again is the same");
