@@ -120,7 +120,10 @@ Solving::Choice Solving::choose(const pruning::Scores& scores) {
       choice.made_by["explored"] = verification.explored;
     }
   }
-  if (!options_.latency.empty()) choice.made_by["latency"] = options_.latency;
+  if (!options_.latency.empty()) {
+    choice.made_by["latency"] = options_.latency;
+    choice.made_by["latency_device"] = pruning::device_text(*costs_.latency());
+  }
   return choice;
 }
 

@@ -77,6 +77,10 @@ void read_steps(const Json& list, Latency& latency, const unet::Program& base, c
 
 }  // namespace
 
+std::string device_text(const Latency& latency) {
+  return latency.device_name.empty() ? latency.device : cat(latency.device_name, " (", latency.device, ")");
+}
+
 Json latency_json(const Latency& latency) {
   const unet::Program base = unet::build_base(latency.base, latency.geometry);
   Json steps = Json::array();
@@ -88,19 +92,21 @@ Json latency_json(const Latency& latency) {
       row["shortcut"] = found->second;
     steps.push_back(std::move(row));
   }
-  return {{"format", kFormat},
-          {"base", {{"class", latency.base.class_name()}, {"config", latency.base.raw}}},
-          {"device", latency.device},
-          {"dtype", latency.dtype},
-          {"threads", latency.threads},
-          {"batch", latency.batch},
-          {"repeats", latency.repeats},
-          {"latent", {base.geometry.height, base.geometry.width}},
-          {"tokens", base.geometry.tokens},
-          {"forward", latency.forward},
-          {"steps", steps},
-          {"saved", savings(latency)},
-          {"made_by", latency.made_by}};
+  Json json = {{"format", kFormat},
+               {"base", {{"class", latency.base.class_name()}, {"config", latency.base.raw}}},
+               {"device", latency.device},
+               {"dtype", latency.dtype},
+               {"threads", latency.threads},
+               {"batch", latency.batch},
+               {"repeats", latency.repeats},
+               {"latent", {base.geometry.height, base.geometry.width}},
+               {"tokens", base.geometry.tokens},
+               {"forward", latency.forward},
+               {"steps", steps},
+               {"saved", savings(latency)},
+               {"made_by", latency.made_by}};
+  if (!latency.device_name.empty()) json["device_name"] = latency.device_name;
+  return json;
 }
 
 Latency read_latency(const std::filesystem::path& path) {
@@ -117,6 +123,7 @@ Latency read_latency(const std::filesystem::path& path) {
   latency.base = unet::parse_config(config, where + ": base.config");
   base.finish();
   latency.device = in.required<std::string>("device");
+  latency.device_name = in.get<std::string>("device_name", "");
   latency.dtype = in.required<std::string>("dtype");
   latency.threads = in.required<int>("threads");
   latency.batch = in.required<std::int64_t>("batch");

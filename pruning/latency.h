@@ -15,6 +15,7 @@ struct Latency {
   unet::Config base;
   // What was measured: seconds of one pass over `batch` samples.
   std::string device, dtype;  // cpu, cuda:0, ...; f32, bf16, f16
+  std::string device_name;    // as its maker calls it; empty where the file does not say
   int threads = 0;
   std::int64_t batch = 1, repeats = 0;
   unet::Geometry geometry;
@@ -23,6 +24,9 @@ struct Latency {
   double forward = 0;               // the whole forward, timed as one
   runtime::Json made_by;
 };
+
+// "NVIDIA H100 80GB HBM3 (cuda:0)", or the device alone.
+std::string device_text(const Latency& latency);
 
 // What bypassing each unit, and each Transformer2DModel of several blocks, saves is written beside the steps for
 // people; shells are dropped there.

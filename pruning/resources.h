@@ -29,6 +29,7 @@ class CostModel {
   CostModel(const unet::Program& base, std::optional<Latency> latency = {});  // NOLINT: a base is a cost model
 
   const unet::Program& base() const { return base_; }
+  const std::optional<Latency>& latency() const { return latency_; }
   // Throws Error(usage) for latency without a table.
   double amount(const unet::Program& variant, Resource resource) const;
   double total(Resource resource) const { return amount(base_, resource); }

@@ -9,6 +9,7 @@
 
 #include "experiments/bench.h"
 #include "pruning/latency.h"
+#include "runtime/device_name.h"
 #include "runtime/error.h"
 #include "runtime/median.h"
 #include "runtime/progress.h"
@@ -49,8 +50,6 @@ void time_steps(const unet::Executor& executor, const unet::Inputs& inputs, at::
     if (counts) samples.steps[static_cast<std::size_t>(step.position)].push_back(seconds);
   }
 }
-
-std::string device_name(at::Device device) { return device.is_cuda() ? device.str() : "cpu"; }
 
 void print_latency(const Json& json) {
   const double whole = json.at("forward").get<double>();
@@ -96,7 +95,8 @@ void bench_layers(const BenchOptions& options, const CommonOptions& common, cons
   progress.finish();
   pruning::Latency latency;
   latency.base = subject.base.config;
-  latency.device = device_name(device);
+  latency.device = device.is_cuda() ? device.str() : "cpu";
+  latency.device_name = runtime::device_name(device);
   latency.dtype = common.dtype;
   latency.threads = at::get_num_threads();
   latency.batch = options.batch;

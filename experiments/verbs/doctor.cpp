@@ -14,6 +14,7 @@
 #include "experiments/command.h"
 #include "experiments/verbs.h"
 #include "experiments/version.h"
+#include "runtime/device_name.h"
 #include "runtime/error.h"
 #include "runtime/processes.h"
 
@@ -24,14 +25,6 @@ struct DoctorOptions {
   template <typename V>
   void fields(V&) {}
 };
-
-std::string processor_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("model name", 0) == 0 && line.find(':') != std::string::npos) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
 
 // GiB of memory in all and available now; null where the system does not tell.
 Json memory_report() {
@@ -49,6 +42,8 @@ Json memory_report() {
 Json cuda_report() {
   const auto count = static_cast<int>(torch::cuda::device_count());
   Json report = {{"in_libtorch", at::globalContext().hasCUDA()}, {"devices", count}};
+  for (int i = 0; i < count; ++i)
+    report["names"].push_back(runtime::device_name({at::kCUDA, static_cast<at::DeviceIndex>(i)}));
   if (!at::globalContext().hasCUDA())
     report["advice"] = "this LibTorch is a CPU build; install the CUDA wheel of torch, or set Torch_DIR";
   else if (count == 0) report["advice"] = "LibTorch has CUDA but sees no device; check the driver with nvidia-smi";
@@ -62,7 +57,7 @@ void run_doctor(const Invocation& invocation) {
   Json report = {{"version", kVersion},
                  {"commit", kCommit},
                  {"libtorch", TORCH_VERSION},
-                 {"processor", processor_name()},
+                 {"processor", runtime::processor_name()},
                  {"capability", at::get_cpu_capability()},
                  {"threads", at::get_num_threads()},
                  {"memory_gib", memory_report()},
@@ -79,8 +74,8 @@ void run_doctor(const Invocation& invocation) {
   const auto line = [](const char* name, const std::string& value) { std::printf("%-18s %s\n", name, value.c_str()); };
   line("laptopdiff", runtime::cat(kVersion, " (", kCommit, ")"));
   line("LibTorch", TORCH_VERSION);
-  line("processor",
-       runtime::cat(processor_name(), ", ", at::get_cpu_capability(), ", ", at::get_num_threads(), " threads"));
+  line("processor", runtime::cat(runtime::processor_name(), ", ", at::get_cpu_capability(), ", ", at::get_num_threads(),
+                                 " threads"));
   const Json& memory = report["memory_gib"];
   line("memory",
        memory.is_null() ? "unknown" : runtime::cat(memory["available"], " of ", memory["total"], " GiB available"));

@@ -28,9 +28,11 @@ void print_summary(const unet::Spec& spec, const pruning::CostModel& costs,
   }
   for (const pruning::Resource resource : resources) {
     const double kept = costs.amount(pruned, resource), whole = costs.total(resource);
-    std::printf("%-11s kept %s of %s (%.2f %%), removed %.2f %%\n", pruning::resource_name(resource),
+    const bool timed = resource == pruning::Resource::latency;
+    std::printf("%-11s kept %s of %s (%.2f %%), removed %.2f %%%s\n", pruning::resource_name(resource),
                 pruning::amount_text(resource, kept).c_str(), pruning::amount_text(resource, whole).c_str(),
-                100 * kept / whole, 100 * (whole - kept) / whole);
+                100 * kept / whole, 100 * (whole - kept) / whole,
+                timed ? (" on " + pruning::device_text(*costs.latency())).c_str() : "");
   }
 }
 

@@ -33,7 +33,9 @@ def test_times_of_layers_name_every_step_and_unit(latency: Path, world: World, t
     units = ok("inspect", world.unet, "--json").json["units"]
     assert table["format"] == "laptopdiff.latency/1"
     assert [row["layer"] for row in table["saved"]["units"]] == [unit["layer"] for unit in units]
-    assert table["device"] and table["dtype"] == "f32" and table["threads"] >= 1 and table["tokens"] == 12
+    report = ok("doctor", "--json").json
+    assert table["device_name"] == (report["processor"] if table["device"] == "cpu" else report["cuda"]["names"][0])
+    assert table["dtype"] == "f32" and table["threads"] >= 1 and table["tokens"] == 12
     assert all(step["seconds"] >= 0 for step in table["steps"]) and table["forward"] > 0
     refused(USAGE, "bench", "layers", world.unet, "-o", latency, says="exists")
     refused(USAGE, "bench", "layers", world.unet, says="--output is missing")
@@ -50,6 +52,15 @@ def test_a_budget_of_latency_is_met_by_the_table(latency: Path, world: World, tm
     assert kept["base"] == pytest.approx(total) and kept["kept"] <= 0.7 * total * (1 + 1e-9)
     assert spec["totals"]["params"]["pruned"] <= 0.8 * spec["totals"]["params"]["base"]
     assert "latency     kept" in done.out and "params      kept" in done.out
+    # Whose times they are.
+    where = f"{table['device_name']} ({table['device']})"
+    assert done.out.splitlines()[[line[:7] for line in done.out.splitlines()].index("latency")].endswith(f" on {where}")
+    assert spec["made_by"]["latency_device"] == where
+    # Files of before that was written are read.
+    del table["device_name"]
+    (tmp_path / "old.json").write_text(json.dumps(table))
+    old = ok("solve", world.unet, "--scores", world.scores, "--budget", "latency=0.7", "--latency", tmp_path / "old.json", "-o", tmp_path / "o")
+    assert f" on {table['device']}\n" in old.out
     seconds = {row["layer"]: row["seconds"] for row in table["saved"]["units"]}
     shells = sum(len(s) for s in table["saved"]["shells"])
     if not shells:

@@ -19,6 +19,7 @@ pruning::Latency made_up_latency(const unet::Program& base) {
   pruning::Latency latency;
   latency.base = base.config;
   latency.device = "cpu";
+  latency.device_name = "a processor";
   latency.dtype = "f32";
   latency.threads = 2;
   latency.repeats = 5;
