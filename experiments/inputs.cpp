@@ -57,7 +57,8 @@ const std::set<std::string>& input_settings() {
   static const std::set<std::string> kNames = {
       "model",   "pipeline", "teacher",          "spec",        "specs",  "scores",          "data", "unet",
       "images",  "models",   "labels",           "calibration", "folder", "reference",       "init", "prompts",
-      "latents", "latency",  "negative_prompts", "inputs",      "lora",   "pipeline_config", "base", "diff"};
+      "latents", "latency",  "negative_prompts", "inputs",      "lora",   "pipeline_config", "base", "curves",
+      "diff"};
   return kNames;
 }
 

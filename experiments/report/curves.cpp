@@ -56,7 +56,7 @@ std::string size_chart(const Material& material, const Lines& lines, const Metri
   }
   if (xs.empty()) return "";
   Chart chart(kWidth, kHeight, axis_around("parameters kept (%)", Scaling::linear, xs),
-              axis_around(cat(info.name, info.factor == 100 ? " (%)" : ""), Scaling::linear, ys),
+              axis_around(cat(info.name, info.factor == 100 ? " (%)" : ""), scaling_of(info), ys),
               cat(info.name,
                   " over the share of parameters kept, a line a kind of arm; the numbers are in the table of quality"));
   if (const Arm* teacher = material.results.teacher(); teacher != nullptr && teacher->metrics.contains(info.key)) {
@@ -164,7 +164,7 @@ std::string loss_curves(const Material& material) {
 }  // namespace
 
 Section curves_section(const Material& material) {
-  return {"curves", "Curves", size_curves(material) + loss_curves(material)};
+  return {"curves", "Curves", size_curves(material) + predicted_curves(material.curves) + loss_curves(material)};
 }
 
 }  // namespace laptopdiff::report

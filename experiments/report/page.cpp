@@ -64,34 +64,29 @@ std::string arms_line(const Material& material) {
              made_line("Results", results.made_by, written(results.folder)), "</p>\n");
 }
 
-std::string header(const Material& material, const std::string& title, const std::vector<Section>& sections) {
+std::string links_to(const std::vector<Section>& sections) {
   std::string links;
   for (const Section& section : sections)
     links += cat("<li><a href=\"#", section.id, "\">", escape(section.title), "</a></li>");
+  return cat("<nav aria-label=\"Sections\"><ul>", links, "</ul></nav>\n");
+}
+
+std::string header(const Material& material, const std::string& title, const std::vector<Section>& sections) {
   return cat("<header>\n<p class=\"kicker\">laptopdiff report</p>\n<h1>", escape(title),
              "</h1>\n<p>A diffusion U-Net was made smaller by removing whole layers, and retrained against the "
              "original, its <em>teacher</em>. This page shows "
              "which layers went, and what was lost.</p>\n",
-             summary_text(material), summary_cards(material), arms_line(material), "<nav aria-label=\"Sections\"><ul>",
-             links, "</ul></nav>\n</header>\n");
+             summary_text(material), summary_cards(material), arms_line(material), links_to(sections), "</header>\n");
 }
 
-}  // namespace
-
-std::string make_page(const std::filesystem::path& folder, const Json& made_by) {
-  const StudyResults results = read_study_results(folder);
-  Material material{results, settings_of(results), std::nullopt};
-  material.pruning = pruning_of(results, material.settings);
-  const std::vector<Section> sections = {
-      quality_section(material), images_section(material),  importance_section(material), map_section(material),
-      audit_section(material),   balance_section(material), curves_section(material),     making_section(material)};
-  const std::string title = results.name.empty() ? "Study of a pruned U-Net" : results.name;
+std::string document(const std::string& title, const std::string& header, const std::vector<Section>& sections,
+                     const Json& made_by) {
   std::string page =
       cat("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
           "content=\"width=device-width, initial-scale=1\">\n",
           "<meta http-equiv=\"Content-Security-Policy\" content=\"", kPolicy, "\">\n<title>", escape(title),
           "</title>\n<style>", kStyle, "</style>\n</head>\n<body>\n", kDefinitions);
-  page += header(material, title, sections);
+  page += header;
   page += "<main>\n";
   for (const Section& section : sections) {
     page += cat("<section aria-labelledby=\"", section.id, "\">\n<h2 id=\"", section.id, "\">", escape(section.title),
@@ -100,6 +95,35 @@ std::string make_page(const std::filesystem::path& folder, const Json& made_by) 
   page += cat("</main>\n<footer>", made_line("This page was made", made_by, ""),
               " It is one file, without scripts, and loads nothing.</footer>\n</body>\n</html>\n");
   return page;
+}
+
+std::vector<CurveFile> read_curves(const std::vector<std::filesystem::path>& paths) {
+  std::vector<CurveFile> curves;
+  for (const std::filesystem::path& path : paths) curves.push_back(read_curve(path));
+  return curves;
+}
+
+}  // namespace
+
+std::string make_page(const std::filesystem::path& folder, const Json& made_by,
+                      const std::vector<std::filesystem::path>& curves) {
+  const StudyResults results = read_study_results(folder);
+  Material material{results, settings_of(results), std::nullopt, read_curves(curves)};
+  material.pruning = pruning_of(results, material.settings);
+  const std::vector<Section> sections = {
+      quality_section(material), images_section(material),  importance_section(material), map_section(material),
+      audit_section(material),   balance_section(material), curves_section(material),     making_section(material)};
+  const std::string title = results.name.empty() ? "Study of a pruned U-Net" : results.name;
+  return document(title, header(material, title, sections), sections, made_by);
+}
+
+std::string make_curves_page(const std::vector<std::filesystem::path>& curves, const Json& made_by) {
+  const std::string title = "Curves of loss over size";
+  const std::string header =
+      cat("<header>\n<p class=\"kicker\">laptopdiff report</p>\n<h1>", title,
+          "</h1>\n<p>What a diffusion U-Net is predicted to lose by the removal of whole layers, for every size it "
+          "could have.</p>\n</header>\n");
+  return document(title, header, {{"curves", "Curves", predicted_curves(read_curves(curves))}}, made_by);
 }
 
 }  // namespace laptopdiff::report

@@ -14,7 +14,19 @@ namespace {
 
 using runtime::cat;
 
-constexpr double kPanelWidth = 480, kRow = 24, kPanelTop = 10, kPanelBottom = 46, kCharacter = 6.7, kWidestName = 200;
+constexpr double kPanelWidth = 480, kRow = 24, kPanelTop = 10, kPanelBottom = 46, kCharacter = 6.7;
+constexpr double kLeastPlot = 264;        // room for dots and whiskers beside the names
+constexpr std::size_t kLongestName = 80;  // longer ones lose their middle
+
+bool is_inside_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }  // UTF-8
+
+std::string short_name(const std::string& name) {
+  if (name.size() <= kLongestName) return name;
+  std::size_t begin = kLongestName / 2, end = name.size() - kLongestName / 2;
+  while (begin > 0 && is_inside_character(name[begin])) --begin;
+  while (end < name.size() && is_inside_character(name[end])) ++end;
+  return cat(name.substr(0, begin), "\u2026", name.substr(end));
+}
 
 std::string shown(const MetricInfo& info, double value) {
   return cat(significant(value * info.factor, info.factor == 100 ? 3 : 4), info.unit);
@@ -47,50 +59,53 @@ std::vector<const MetricInfo*> measured(const Material& material) {
 // Room for the names of the rows.
 double name_width(const Material& material) {
   std::size_t longest = 0;
-  for (const Setting& setting : material.settings) longest = std::max(longest, setting.label.size());
-  return std::min(kWidestName, kCharacter * static_cast<double>(longest));
+  for (const Setting& setting : material.settings) longest = std::max(longest, short_name(setting.label).size());
+  return kCharacter * static_cast<double>(longest);
+}
+
+double panel_width(const Material& material) {
+  return std::max(kPanelWidth, name_width(material) + 22 + kLeastPlot + 16);
 }
 
 // One row a setting: a dot at the mean and a whisker over its interval; the teacher's value is a line through all.
 std::string panel(const Material& material, const MetricInfo& info) {
   std::vector<double> values;
+  std::vector<const Setting*> rows;
   for (const Setting& setting : material.settings) {
     const auto found = setting.metrics.find(info.key);
     if (found == setting.metrics.end()) continue;
+    rows.push_back(&setting);
     values.push_back(found->second.mean * info.factor);
     if (found->second.spread != Spread::none) {
       values.push_back(found->second.interval.low * info.factor);
       values.push_back(found->second.interval.high * info.factor);
     }
   }
-  const Axis axis = axis_around("", Scaling::linear, values);
-  const double bottom = kPanelTop + kRow * static_cast<double>(material.settings.size());
-  const double names = name_width(material), left = names + 22, right = kPanelWidth - 16;
+  const Axis axis = axis_around("", scaling_of(info), values);
+  const double bottom = kPanelTop + kRow * static_cast<double>(rows.size()), width = panel_width(material);
+  const double names = name_width(material), left = names + 22, right = width - 16;
   const auto x = [&](double value) { return left + axis.at(value * info.factor) * (right - left); };
-  Svg svg(kPanelWidth, bottom + kPanelBottom, cat(info.name, " of every arm; the numbers are in the table below"));
+  Svg svg(width, bottom + kPanelBottom, cat(info.name, " of every arm; the numbers are in the table below"));
   for (const auto& [value, text] : axis.ticks(6)) {
     svg.line(left + axis.at(value) * (right - left), kPanelTop, left + axis.at(value) * (right - left), bottom, "grid");
     svg.text(left + axis.at(value) * (right - left), bottom + 16, text, "tick middle");
   }
   svg.line(left, bottom, right, bottom, "axis");
   svg.text((left + right) / 2, bottom + 36,
-           cat(info.name, info.factor == 100 ? " (%)" : "",
+           cat(info.name, info.factor == 100 ? " (%)" : "", info.is_wide ? ", logarithmic" : "",
                info.higher_is_better ? ", more is better \u2192" : ", \u2190 less is better"),
            "label middle");
   double y = kPanelTop + kRow / 2;
-  for (const Setting& setting : material.settings) {
-    svg.text(names + 8, y + 4, setting.label, "end");
-    const auto found = setting.metrics.find(info.key);
-    if (found != setting.metrics.end()) {
-      const Summary& summary = found->second;
-      if (setting.first().is_teacher()) svg.line(x(summary.mean), kPanelTop, x(summary.mean), bottom, "reference");
-      std::string tooltip = cat(setting.label, ": ", shown(info, summary.mean));
-      if (summary.spread != Spread::none) {
-        svg.line(x(summary.interval.low), y, x(summary.interval.high), y, cat("stroke thick ", color_class(setting)));
-        tooltip += cat(" (", interval_text(info, summary.interval), ", ", spread_text(summary.spread), ")");
-      }
-      svg.mark(Shape::circle, x(summary.mean), y, 5, cat("fill ", color_class(setting)), tooltip);
+  for (const Setting* setting : rows) {
+    svg.text(names + 8, y + 4, short_name(setting->label), "end");
+    const Summary& summary = setting->metrics.at(info.key);
+    if (setting->first().is_teacher()) svg.line(x(summary.mean), kPanelTop, x(summary.mean), bottom, "reference");
+    std::string tooltip = cat(setting->label, ": ", shown(info, summary.mean));
+    if (summary.spread != Spread::none) {
+      svg.line(x(summary.interval.low), y, x(summary.interval.high), y, cat("stroke thick ", color_class(*setting)));
+      tooltip += cat(" (", interval_text(info, summary.interval), ", ", spread_text(summary.spread), ")");
     }
+    svg.mark(Shape::circle, x(summary.mean), y, 5, cat("fill ", color_class(*setting)), tooltip);
     y += kRow;
   }
   return svg.str();
@@ -98,8 +113,13 @@ std::string panel(const Material& material, const MetricInfo& info) {
 
 std::string panels(const Material& material, const std::vector<const MetricInfo*>& metrics) {
   std::string body;
-  for (const MetricInfo* info : metrics) body += cat("<div class=\"panel\">", panel(material, *info), "</div>");
-  return figure(cat("<div class=\"panels\">", body, "</div>"),
+  // Beside each other panels with long names would be too small to read.
+  const bool wide = panel_width(material) > kPanelWidth;
+  for (const MetricInfo* info : metrics) {
+    const std::string drawing = panel(material, *info);
+    body += cat("<div class=\"panel\">", wide ? scrolling(drawing, info->name) : drawing, "</div>");
+  }
+  return figure(cat("<div class=\"panels", wide ? " wide" : "", "\">", body, "</div>"),
                 "Each row is an arm; the dot is its value, the bar its 95\u00A0% interval where there is one, and the "
                 "dashed line is the teacher.");
 }
@@ -215,6 +235,8 @@ std::string meanings(const Material& material, const std::vector<const MetricInf
 }
 
 }  // namespace
+
+Scaling scaling_of(const MetricInfo& info) { return info.is_wide ? Scaling::log : Scaling::linear; }
 
 Section quality_section(const Material& material) {
   Section section{"quality", "What was lost", ""};

@@ -5,9 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "experiments/report/curve_file.h"
 #include "experiments/report/removals.h"
 #include "experiments/report/settings.h"
 #include "experiments/report/study_results.h"
+#include "experiments/report/svg.h"
 
 namespace laptopdiff::report {
 
@@ -16,6 +18,7 @@ struct Material {
   const StudyResults& results;
   std::vector<Setting> settings;
   std::optional<Pruning> pruning;
+  std::vector<CurveFile> curves;
 };
 
 struct Section {
@@ -35,9 +38,15 @@ Section importance_section(const Material& material);  // scores in U-Net order
 Section map_section(const Material& material);         // which layers each spec removes
 Section audit_section(const Material& material);       // predicted against true loss
 Section balance_section(const Material& material);     // feature loss of each tap, raw and balanced
-Section curves_section(const Material& material);      // metrics over size, losses over steps
+Section curves_section(const Material& material);      // metrics and predicted losses over size, losses over steps
 Section images_section(const Material& material);      // the same seeds in every arm
 Section making_section(const Material& material);      // stages, counts, hashes, the study
+
+// Of a solver's curve files, a chart a resource; empty without files.
+std::string predicted_curves(const std::vector<CurveFile>& curves);
+
+// Of a metric's axis.
+Scaling scaling_of(const MetricInfo& info);
 
 // A coloured swatch of a setting, and of a kind of unit, for legends and tables.
 std::string swatch(const std::string& classes);

@@ -178,14 +178,14 @@ int order_of(const Arm& arm) { return arm.is_teacher() ? 0 : arm.is_trained ? 1 
 
 const std::vector<MetricInfo>& metric_table() {
   static const std::vector<MetricInfo> kTable = {
-      {"loss", "Output loss", false, 1, "", "mean squared change of the network's output, before any training"},
-      {"clip", "CLIP score", true, 1, "",
+      {"loss", "Output loss", false, 1, "", true, "mean squared change of the network's output, before any training"},
+      {"clip", "CLIP score", true, 1, "", false,
        "how well a picture fits its prompt: the cosine between the two in a CLIP model"},
-      {"pick", "Pick score", true, 1, "",
+      {"pick", "Pick score", true, 1, "", false,
        "the same cosine by a second model, times its learned scale (PickScore's formula)"},
-      {"fid", "FID", false, 1, "", "Fréchet distance between the features of generated and real pictures"},
-      {"kid", "KID", false, 1, "", "kernel distance between the features of generated and real pictures"},
-      {"accuracy", "Accuracy", true, 100, "\u00A0%", "how often a classifier sees what the prompt asked for"},
+      {"fid", "FID", false, 1, "", false, "Fréchet distance between the features of generated and real pictures"},
+      {"kid", "KID", false, 1, "", false, "kernel distance between the features of generated and real pictures"},
+      {"accuracy", "Accuracy", true, 100, "\u00A0%", false, "how often a classifier sees what the prompt asked for"},
   };
   return kTable;
 }

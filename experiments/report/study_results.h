@@ -36,6 +36,7 @@ struct MetricInfo {
   bool higher_is_better;
   double factor;     // shown value = value * factor
   const char* unit;  // behind the shown value
+  bool is_wide;      // of values that differ by orders of magnitude: its axis is logarithmic
   const char* meaning;
 };
 const std::vector<MetricInfo>& metric_table();

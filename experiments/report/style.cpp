@@ -105,6 +105,7 @@ summary { cursor: pointer; padding: 9px 14px; font-size: 0.92rem; }
 details > *:not(summary) { margin-left: 14px; margin-right: 14px; margin-bottom: 12px; }
 footer { color: var(--soft); font-size: 0.86rem; padding-top: 24px; padding-bottom: 60px; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px; }
+.panels.wide { grid-template-columns: minmax(0, 1fr); }
 .panel { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 8px; min-width: 0; }
 .maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 470px), 1fr)); gap: 14px; }
 .maps figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px; margin: 0;

@@ -45,6 +45,21 @@ def test_reports_that_cannot_be(swept: Path, tmp_path: Path) -> None:
     refused(BAD_INPUT, "report", run, "-o", tmp_path / "new.html", says="laptopdiff.results/1")
 
 
+def test_curves_of_solve_are_drawn_with_a_sweep_and_alone(swept: Path, world: World, tmp_path: Path) -> None:
+    files = [tmp_path / f"{solver}.json" for solver in ("knapsack", "greedy")]
+    for file in files:
+        ok("solve", world.unet, "--scores", world.scores, "--solver", file.stem, "--curve", file)
+    curves = ["--curves", ",".join(map(str, files))]
+    ok("report", *curves, "-o", tmp_path / "alone.html")
+    ok("report", swept, *curves, "-o", tmp_path / "whole.html")
+    for name in ("alone", "whole"):
+        page = (tmp_path / f"{name}.html").read_text()
+        assert page.count("<polyline") >= 2 and all(f"{file.stem} (sum of scores), {file.name}" in page for file in files)
+    refused(USAGE, "report", "-o", tmp_path / "o.html", says="DIR is missing")
+    refused(USAGE, "report", *curves, "--overwrite", "-o", files[0], says="is read as well")
+    refused(BAD_INPUT, "report", "--curves", world.spec, "-o", tmp_path / "o.html", says="which `laptopdiff solve --curve` writes")
+
+
 def test_doctor_says_what_is_there() -> None:
     report = ok("doctor", "--json").json
     assert {"version", "commit", "libtorch", "processor", "threads", "memory_gib", "cuda", "onednn", "unicode_prompts"} <= report.keys()

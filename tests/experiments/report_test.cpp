@@ -94,7 +94,7 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 
 report::Section section_of(StudyFolder& folder, report::Section (*make)(const report::Material&)) {
   const report::StudyResults results = report::read_study_results(folder.path());
-  report::Material material{results, report::settings_of(results), std::nullopt};
+  report::Material material{results, report::settings_of(results), std::nullopt, {}};
   material.pruning = report::pruning_of(results, material.settings);
   return make(material);
 }
@@ -424,4 +424,82 @@ TEST_CASE("a sweep's folder that cannot be read is refused with the file's name"
     CHECK(message().code == runtime::ExitCode::bad_input);
     CHECK(message().says("results.json"));
   }
+}
+
+namespace {
+
+Json curve_json(const std::string& solver, std::vector<std::pair<double, double>> points) {
+  Json list = Json::array();
+  for (const auto& [keep, loss] : points) list.push_back({{"keep", keep}, {"loss", loss}, {"removed", {"a", "b"}}});
+  return {{"format", "laptopdiff.curve/1"},
+          {"resource", "params"},
+          {"solver", solver},
+          {"objective", "sum of scores"},
+          {"total", 1000},
+          {"choices", points.size()},
+          {"points", list}};
+}
+
+}  // namespace
+
+TEST_CASE("curve files are drawn a line each, with a mark a point that has a loss") {
+  test::TemporaryFolder folder;
+  runtime::write_json(folder / "one.json", curve_json("knapsack", {{1, 0}, {0.8, 0.01}, {0.5, 0.1}}));
+  runtime::write_json(folder / "two <b>.json", curve_json("greedy", {{0.8, 0.02}, {0.5, 0.3}}));
+  const std::string page =
+      report::make_curves_page({folder / "one.json", folder / "two <b>.json"}, {{"command", "laptopdiff report"}});
+  CHECK(count(page, "<polyline") == 2);
+  CHECK(count(page, "<circle") == 4);
+  CHECK(says(page, "50.0\u00A0% of params kept, 2 units removed, predicted loss 0.3"));
+  CHECK(says(page, "greedy (sum of scores), two &lt;b&gt;.json"));
+  CHECK(says(page, ">0.1<"));  // a tick of the logarithmic axis
+  CHECK_FALSE(says(page, "<b>"));
+  // In a sweep's page they stand among its curves.
+  StudyFolder study;
+  const std::string whole = report::make_page(study.path(), Json::object(), {folder / "one.json"});
+  CHECK(says(whole, "Predicted loss over size"));
+  CHECK_FALSE(says(study.page(), "Predicted loss over size"));
+}
+
+TEST_CASE("curve files that cannot be drawn are refused with the file's name") {
+  test::TemporaryFolder folder;
+  Json json = curve_json("knapsack", {{0.5, 0.1}});
+  std::string expected;
+  SUBCASE("another format") {
+    json["format"] = "laptopdiff.spec/1";
+    expected = "expected \"laptopdiff.curve/1\", which `laptopdiff solve --curve` writes";
+  }
+  SUBCASE("no points") {
+    json["points"] = Json::array();
+    expected = "`points` must be a list that is not empty";
+  }
+  SUBCASE("a share beyond all") {
+    json["points"][0]["keep"] = 1.5;
+    expected = "points[0]: `keep` is 1.5, expected 0 to 1";
+  }
+  SUBCASE("removals that are none") {
+    json["points"][0]["removed"] = 3;
+    expected = "points[0]: `removed` must be a list";
+  }
+  runtime::write_json(folder / "curve.json", json);
+  const auto thrown = test::thrown_by([&] { report::make_curves_page({folder / "curve.json"}, Json::object()); });
+  CHECK(thrown.code == runtime::ExitCode::bad_input);
+  CHECK(thrown.says("curve.json"));
+  CHECK(thrown.says(expected));
+}
+
+TEST_CASE("losses that differ by orders of magnitude have a logarithmic axis, and long names are whole") {
+  StudyFolder folder;
+  const std::string name = "one_shot criterion=block_influence keep=params=0.3 solver=knapsack";
+  for (const auto& [arm, loss] : {std::pair{"a", 0.0001}, {"b", 0.001}, {"c", 0.01}}) {
+    folder.results()["arms"][arm == std::string("a") ? name : arm] = arm_json(arm, 500, 0.2, {{"spec", "s.json"}});
+    folder.results()["arms"][arm == std::string("a") ? name : arm]["loss"] = loss;
+  }
+  folder.results()["arms"][name]["group"] = name;
+  const std::string body = section_of(folder, report::quality_section).body;
+  CHECK(says(body, "Output loss, logarithmic, \u2190 less is better"));
+  CHECK(says(body, "CLIP score, more is better"));
+  CHECK(says(body, "class=\"panels wide\""));
+  CHECK(count(body, ">" + name + "</text>") == 2);  // in either panel
+  CHECK(count(body, ">teacher</text>") == 1);       // has no loss, and no row where it has none
 }
