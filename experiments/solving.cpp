@@ -47,6 +47,10 @@ Json verified_json(const std::vector<pruning::VerifiedMask>& masks) {
 
 }  // namespace
 
+bool measures_losses(const SolveOptions& options) {
+  return pruning::solver_row(options.solver).measures == pruning::Measures::yes || options.verify > 0;
+}
+
 std::optional<pruning::Latency> read_latency_option(const std::string& path) {
   return path.empty() ? std::nullopt : std::optional(pruning::read_latency(path));
 }
@@ -59,20 +63,16 @@ Solving::Solving(const SolveOptions& options, const CommonOptions& common, const
       scores_(pruning::read_scores(options.scores)) {
   require_same_base(scores_, base_spec.base, options.scores);
   budgets_ = pruning::parse_budgets(options.budget, costs_);
-  const bool measures = pruning::solver_row(options.solver).measures == pruning::Measures::yes || options.verify > 0;
+  const bool measures = measures_losses(options);
   if (!measures && !options.calibration.empty())
     throw runtime::usage_error("--solver ", options.solver,
                                " measures nothing; leave --calibration out, or add --verify");
   if (measures && options.calibration.empty())
     throw runtime::usage_error("measuring true losses needs --calibration, safetensors from `laptopdiff calibrate`");
-  if (measures && options.intervals > 0) {
-    throw runtime::usage_error(
-        "--intervals: masks of intervals are not measured; use knapsack, gram or greedy, without --verify");
-  }
   if (measures) {
-    source_ = std::make_unique<TrueLossSource>(
-        TrueLossOptions{options.model, options.calibration, options.samples, options.batch, options.memory.bytes()},
-        scores_, options.scores, common);
+    source_ = std::make_unique<TrueLossSource>(TrueLossOptions{options.model, options.calibration, options.samples,
+                                                               options.batch, options.memory.bytes(), options.weights},
+                                               scores_, options.scores, common);
   }
 }
 
@@ -147,11 +147,14 @@ Json Solving::masks_of_intervals() {
   std::vector<pruning::Mask> masks;
   for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
     const pruning::Scores scores = pruning::join_bins(scores_, begin[i], begin[i + 1]);
+    const int first = scores_.bins[static_cast<std::size_t>(begin[i])].first;
+    const int last = scores_.bins[static_cast<std::size_t>(begin[i + 1]) - 1].last;
+    if (source_ != nullptr) source_->restrict_to(first, last);
     Choice choice = choose(scores);
     choice.made_by["samples"] = scores.samples;
     students.push_back(spec_of(choice));
-    students.back().first_timestep = scores_.bins[static_cast<std::size_t>(begin[i])].first;
-    students.back().last_timestep = scores_.bins[static_cast<std::size_t>(begin[i + 1]) - 1].last;
+    students.back().first_timestep = first;
+    students.back().last_timestep = last;
     masks.push_back(choice.solution.removed);
   }
   const pruning::Overlap common = pruning::overlap(masks);

@@ -17,6 +17,7 @@ struct SolveOptions {
   std::vector<double> keep;
   std::int64_t verify = 0, per_round = 1, samples = 0, batch = 0, intervals = 0, latent = 0, tokens = 77;
   MemoryOption memory;
+  WeightOptions weights;
   template <typename V>
   void fields(V& v) {
     v("model", model, "U-Net folder or config.json");
@@ -38,6 +39,7 @@ struct SolveOptions {
     v("samples", samples, "measure on the first N calibration samples; 0: all");
     v("batch", batch, "samples measured at once; 0: by memory");
     memory.fields(v);
+    weights.fields(v);
     v("verify", verify,
       "measure the best masks, the solver's among them, with the work of this many on all samples, and keep the best; "
       "0: keep the solver's unmeasured, or 8 with --solver verify");
@@ -49,6 +51,9 @@ struct SolveOptions {
     v("keep", keep, "shares of the curve's points; default: all choices of the knapsack, else 0.95 to 0.1");
   }
 };
+
+// True where the options measure true losses.
+bool measures_losses(const SolveOptions& options);
 
 // Scores and budgets of one base, and what measures true losses where the solver needs it.
 class Solving {

@@ -22,6 +22,7 @@ struct AuditVerbOptions {
   std::int64_t samples = 0, batch = 0, seed = 0;
   std::vector<std::string> solvers, presets, specs;
   MemoryOption memory;
+  WeightOptions weights;
   template <typename V>
   void fields(V& v) {
     v("model", model, "U-Net folder");
@@ -38,6 +39,7 @@ struct AuditVerbOptions {
     v("samples", samples, "use the first N calibration samples; 0: all");
     v("batch", batch, "samples at once; 0: by memory");
     memory.fields(v);
+    weights.fields(v);
     v("seed", seed, "seed of the random masks");
   }
 };
@@ -96,8 +98,9 @@ void run_audit(const Invocation& invocation) {
   const std::vector<std::string> files = split_files(options.scores);
   std::vector<pruning::Scores> scores;
   for (const std::string& file : files) scores.push_back(pruning::read_scores(file));
-  TrueLossSource source({options.model, options.calibration, options.samples, options.batch, options.memory.bytes()},
-                        scores.front(), files.front(), common);
+  TrueLossSource source(
+      {options.model, options.calibration, options.samples, options.batch, options.memory.bytes(), options.weights},
+      scores.front(), files.front(), common);
   pruning::AuditOptions run;
   for (std::size_t i = 1; i < scores.size(); ++i) source.require_made_for(scores[i], files[i]);
   for (const std::string& file : options.specs) run.specs.push_back({file, load_spec_for(file, source.spec())});

@@ -49,6 +49,7 @@ void print_set(const Json& set, const pruning::CostModel& costs, const std::vect
     std::printf("timesteps [%d, %d): %zu layers removed\n", spec.first_timestep, spec.last_timestep,
                 spec.removed.size());
     print_summary(spec, costs, counted);
+    print_measured(spec.made_by);
   }
   std::printf("overlap of the removed layers (Jaccard):\n");
   for (const Json& row : set.at("made_by").at("overlap").at("jaccard")) {
@@ -70,6 +71,10 @@ void check_effects(const SolveOptions& options, const Json& settings) {
       {"verify", !exact || options.verify == 0, "is for other solvers: exact_greedy measures what it removes itself"},
       {"by", intervals, "says how --intervals are cut; give --intervals N"},
       {"pipeline", intervals && rule == pruning::IntervalRule::snr, "is read for --intervals with --by snr alone"},
+      {"lora", measures_losses(options),
+       "is merged where true losses are measured: --solver verify or exact_greedy, or --verify"},
+      {"variant", measures_losses(options),
+       "says which weights true losses are measured on: --solver verify or exact_greedy, or --verify"},
       {"intervals", !intervals || !options.output.empty(), "makes a spec set; give --output FILE"},
   };
   for (const auto& row : rows) {
@@ -81,8 +86,9 @@ void check_effects(const SolveOptions& options, const Json& settings) {
 void check_options(const SolveOptions& options, const Json& settings) {
   if (options.preset.empty() == options.scores.empty())
     throw runtime::usage_error("solve: give either --scores with --budget, or --preset");
-  for (const char* flag : {"budget", "must_keep", "must_remove", "solver", "calibration", "verify", "per_round",
-                           "intervals", "by", "pipeline", "samples", "batch", "latency", "curve", "keep"}) {
+  for (const char* flag :
+       {"budget", "must_keep", "must_remove", "solver", "calibration", "verify", "per_round", "intervals", "by",
+        "pipeline", "samples", "batch", "latency", "curve", "keep", "lora", "variant"}) {
     if (!options.preset.empty() && settings.contains(flag))
       throw runtime::usage_error("solve: a preset fixes what is removed; `", flag, "` cannot be given with it");
   }

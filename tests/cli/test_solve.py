@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import World
 from program import BAD_INPUT, USAGE, files_below, ok, refused
@@ -245,8 +246,63 @@ def test_intervals_that_cannot_be(binned: Path, world: World, tmp_path: Path) ->
     refused(USAGE, *arguments, "--scores", world.scores, "--intervals", "2", says="have no bins")
     refused(USAGE, *arguments, "--scores", binned, "--intervals", "5", says="expected 1 to 4")
     refused(USAGE, *arguments, "--scores", binned, "--intervals", "2", "--by", "time", says="expected width")
-    measured = ["--calibration", world.calibration, "--verify", "3"]
-    refused(USAGE, *arguments, "--scores", binned, "--intervals", "2", *measured, says="masks of intervals are not measured")
+    early = load_file(world.calibration)
+    early["timestep"] = np.minimum(early["timestep"], 400)
+    save_file(early, tmp_path / "early.safetensors")
+    measured = ["--calibration", tmp_path / "early.safetensors", "--verify", "3"]
+    refused(BAD_INPUT, *arguments, "--scores", binned, "--intervals", "2", *measured, says="no sample at timesteps [500, 1000)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", [["--verify", "3"], ["--solver", "exact_greedy", "--per-round", "4"]])
+def test_masks_of_intervals_are_measured_on_their_own_samples(solver: list[str], binned: Path, world: World, tmp_path: Path) -> None:
+    calibration = tmp_path / "cal.safetensors"
+    ok("calibrate", world.pipeline, "--data", world.data, "--samples", "8", "--seed", "1", "-o", calibration)
+    tensors = load_file(calibration)
+    arguments = ["solve", world.unet, "--scores", binned, "--budget", "params=0.6", "--calibration", calibration]
+    done = ok(*arguments, *solver, "--intervals", "2", "-o", tmp_path / "set.json")
+    assert done.out.count("true loss ") == 2
+    for i, student in enumerate(json.loads((tmp_path / "set.json").read_text())["students"]):
+        first, last = student["timesteps"]
+        rows = (tensors["timestep"] >= first) & (tensors["timestep"] < last)
+        save_file({name: np.ascontiguousarray(tensor[rows]) for name, tensor in tensors.items()}, tmp_path / f"{i}.safetensors")
+        (tmp_path / f"{i}.json").write_text(json.dumps(student))
+        ok("audit", world.unet, "--scores", world.scores, "--calibration", tmp_path / f"{i}.safetensors", "--keep", "",
+           "--random-masks", "0", "--specs", tmp_path / f"{i}.json", "-o", tmp_path / f"audit{i}.json")  # fmt: skip
+        (row,) = json.loads((tmp_path / f"audit{i}.json").read_text())["rows"]
+        assert student["made_by"]["true_loss"] == pytest.approx(row["true"], rel=1e-5)
+        assert student["made_by"]["measured"]["samples"] == rows.sum()
+
+
+@pytest.mark.slow
+def test_true_losses_are_of_the_weights_with_lora(world: World, tmp_path: Path) -> None:
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = load_file(world.unet / "diffusion_pytorch_model.safetensors")[f"{name}.weight"].shape[0]
+    random = np.random.default_rng(0)
+    pair = {f"unet.{name}.lora_A.weight": random.standard_normal((2, width)), f"unet.{name}.lora_B.weight": random.standard_normal((width, 2))}
+    lora = tmp_path / "lora.safetensors"
+    save_file({key: value.astype(np.float32) for key, value in pair.items()}, lora)
+    ok("export", world.unet, "--lora", lora, "-o", tmp_path / "merged")
+    cal = ["--calibration", world.calibration]
+
+    def losses(folder: Path, model: Path, *flags: str | Path) -> tuple[list[float], float]:
+        folder.mkdir()
+        ok("score", model, *cal, *flags, "-o", folder / "scores.json")
+        scored = [model, "--scores", folder / "scores.json", *cal, *flags]
+        ok("audit", *scored, "--keep", "0.7", "--random-masks", "2", "--solvers", "knapsack", "-o", folder / "audit.json")
+        ok("solve", *scored, "--budget", "params=0.7", "--solver", "verify", "-o", folder / "spec.json")
+        rows = json.loads((folder / "audit.json").read_text())["rows"]
+        return [row["true"] for row in rows], json.loads((folder / "spec.json").read_text())["made_by"]["true_loss"]
+
+    of_lora, of_merged = losses(tmp_path / "l", world.unet, "--lora", f"{lora}:1"), losses(tmp_path / "m", tmp_path / "merged")
+    assert of_lora[0] == pytest.approx(of_merged[0], rel=1e-4) and of_lora[1] == pytest.approx(of_merged[1], rel=1e-4)
+    assert of_lora[0] != pytest.approx(losses(tmp_path / "w", world.unet)[0], rel=1e-3)
+    scored = ["--scores", tmp_path / "l" / "scores.json", *cal, "-o", tmp_path / "o"]
+    says = "were they made with another --lora or --variant?"
+    refused(BAD_INPUT, "audit", world.unet, *scored, says=says)
+    refused(BAD_INPUT, "solve", world.unet, *scored, "--budget", "params=0.7", "--verify", "2", says=says)
+    plain = ["solve", world.unet, "--scores", world.scores, "--budget", "params=0.7", "--lora", lora, "-o", tmp_path / "o"]
+    refused(USAGE, *plain, says="`lora` has no effect here: it is merged where true losses are measured")
 
 
 def test_an_audit_takes_several_scores_and_fits_a_correction(binned: Path, world: World, tmp_path: Path) -> None:
