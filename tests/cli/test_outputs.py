@@ -48,7 +48,10 @@ def test_a_result_never_replaces_the_model_that_is_read(verb: str, own: World) -
     assert contents(own.folder) == before
 
 
-@pytest.mark.parametrize("verb, name", [("forward", "calibration"), ("score", "calibration"), ("solve", "scores"), ("audit", "scores"), ("audit", "calibration")])
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [("forward", "calibration"), ("score", "calibration"), ("solve", "scores"), ("audit", "scores"), ("audit", "calibration")],
+)
 def test_a_result_never_replaces_a_file_that_is_read(verb: str, name: str, own: World) -> None:
     before = contents(own.folder)
     refused(USAGE, verb, *commands(own)[verb], "--overwrite", "-o", getattr(own, name), says="is read as well; give another -o")
@@ -80,8 +83,9 @@ def test_pictures_and_pages_leave_what_they_are_made_from(own: World) -> None:
     command = ["sample", own.pipeline, "--prompts", own.prompts, "--steps", "1", "--overwrite"]
     refused(USAGE, *command, "--spec", own.folder / "images" / "spec.json", "-o", own.folder / "images", says="which it would replace")
     refused(USAGE, *command, "-o", own.pipeline / "images", says="lies in")
-    refused(USAGE, "evaluate", "--images", own.folder / "images", "--models", own.models, "--overwrite", "-o", own.folder / "images" / "samples.json", says="lies in")
-    refused(USAGE, "report", own.folder / "images", "--overwrite", "-o", own.folder / "images" / "samples.json", says="lies in")
+    over = ["--overwrite", "-o", own.folder / "images" / "samples.json"]
+    refused(USAGE, "evaluate", "--images", own.folder / "images", "--models", own.models, *over, says="lies in")
+    refused(USAGE, "report", own.folder / "images", *over, says="lies in")
     (own.folder / "images" / "spec.json").unlink()
     assert contents(own.folder) == before
 
