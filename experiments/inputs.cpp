@@ -16,6 +16,8 @@ using runtime::usage_error;
 std::vector<std::string> files_of(const std::string& setting, const std::string& text) {
   if (text.empty()) return {};
   if (setting == "lora") return {unet::parse_lora_source(text).file.string()};
+  // Only what these are looked for in it: the folder itself may hold anything else.
+  if (setting == "models") return {text + "/clip", text + "/pick", text + "/classifier"};
   return split_files(text);
 }
 

@@ -86,6 +86,10 @@ def test_pictures_and_pages_leave_what_they_are_made_from(own: World) -> None:
     over = ["--overwrite", "-o", own.folder / "images" / "samples.json"]
     refused(USAGE, "evaluate", "--images", own.folder / "images", "--models", own.models, *over, says="lies in")
     refused(USAGE, "report", own.folder / "images", *over, says="lies in")
+    # Beside the models that judge there is room, in one of them there is none.
+    judge = ["evaluate", "--images", own.folder / "images", "--models", own.models, "--dry-run", "-o"]
+    ok(*judge, own.models / "metrics.json")
+    refused(USAGE, *judge, own.models / "clip" / "metrics.json", says="lies in")
     (own.folder / "images" / "spec.json").unlink()
     assert contents(own.folder) == before
 
