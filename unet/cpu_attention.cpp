@@ -28,34 +28,45 @@ constexpr std::int64_t kPack = 4 / sizeof(T);
 
 std::int64_t blocks(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
 
-// weights[i] = exp(scale * (scores[i] - maximum)), where `scale` is in powers of two. Keeps the running maximum and
-// sum; returns what the sums so far shrink by.
-template <typename T>
-[[gnu::always_inline]] inline float softmax(const float* scores, std::int64_t count, float scale, float& maximum,
-                                            float& sum, T* weights) {
-  float largest = maximum;
-#pragma omp simd reduction(max : largest)
-  for (std::int64_t i = 0; i < count; ++i) largest = scores[i] > largest ? scores[i] : largest;
-  const float shift = largest * scale;
-  float total = 0;
-#pragma omp simd reduction(+ : total)
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float weight = fast_exp2(scores[i] * scale - shift);
-    store(weight, weights[i]);
-    total += weight;
+// Of each row: weights = exp(scale * (scores - maximum)), where `scale` is in powers of two. Keeps the running maxima
+// and sums; `shrink` is what the sums so far shrink by. Rows are kKeys apart, and read to a multiple of kLanes.
+template <typename Raw>
+[[gnu::always_inline]] inline void softmax(float* scores, std::int64_t rows, std::int64_t count, float scale,
+                                           float* maxima, float* totals, float* shrinks, Raw* weights) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const std::int64_t whole = blocks(count, kLanes) * kLanes;
+  for (std::int64_t row = 0; row < rows; ++row, scores += kKeys, weights += kKeys) {
+    std::fill(scores + count, scores + whole, kNone);
+    Floats largest = Floats{} + maxima[row], x;
+    for (std::int64_t i = 0; i < whole; i += kLanes) {
+      load(scores + i, x);
+      largest = x > largest ? x : largest;
+    }
+    float maximum = largest[0];
+    for (std::int64_t lane = 1; lane < kLanes; ++lane) maximum = largest[lane] > maximum ? largest[lane] : maximum;
+    const float shift = maximum * scale;
+    Floats sums{};
+    for (std::int64_t i = 0; i < whole; i += kLanes) {
+      load(scores + i, x);
+      x = x * scale - shift;
+      fast_exp2<Raw>(x);
+      sums += x;
+      store(x, weights + i);
+    }
+    float total = 0;
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) total += sums[lane];
+    shrinks[row] = maxima[row] == kNone ? 0 : fast_exp2(maxima[row] * scale - shift);
+    totals[row] = totals[row] * shrinks[row] + total;
+    maxima[row] = maximum;
   }
-  const float shrink = maximum == -std::numeric_limits<float>::infinity() ? 0 : fast_exp2(maximum * scale - shift);
-  sum = sum * shrink + total;
-  maximum = largest;
-  return shrink;
 }
-LAPTOPDIFF_CLONES float softmax_row(const float* scores, std::int64_t count, float scale, float& maximum, float& sum,
-                                    float* weights) {
-  return softmax(scores, count, scale, maximum, sum, weights);
+LAPTOPDIFF_CLONES void softmax_rows(float* scores, std::int64_t rows, std::int64_t count, float scale, float* maxima,
+                                    float* totals, float* shrinks, float* weights) {
+  softmax(scores, rows, count, scale, maxima, totals, shrinks, weights);
 }
-LAPTOPDIFF_CLONES float softmax_row(const float* scores, std::int64_t count, float scale, float& maximum, float& sum,
-                                    std::uint16_t* weights) {
-  return softmax(scores, count, scale, maximum, sum, weights);
+LAPTOPDIFF_CLONES void softmax_rows(float* scores, std::int64_t rows, std::int64_t count, float scale, float* maxima,
+                                    float* totals, float* shrinks, std::uint16_t* weights) {
+  softmax(scores, rows, count, scale, maxima, totals, shrinks, weights);
 }
 
 LAPTOPDIFF_CLONES void scale_row(float* row, std::int64_t count, float factor) {
@@ -76,8 +87,8 @@ LAPTOPDIFF_CLONES void store_row(const float* row, std::int64_t count, float fac
 template <typename T>
 void pack_keys(const T* from, std::int64_t rows, std::int64_t width, std::int64_t stride, T* to) {
   constexpr std::int64_t P = kPack<T>;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t i = 0; i < width; ++i) to[((i / P) * rows + row) * P + i % P] = from[row * stride + i];
+  for (std::int64_t row = 0; row < rows; ++row, from += stride) {
+    for (std::int64_t i = 0; i < width; i += P) std::copy_n(from + i, P, to + i * rows + row * P);
   }
 }
 
@@ -85,9 +96,10 @@ void pack_keys(const T* from, std::int64_t rows, std::int64_t width, std::int64_
 template <typename T>
 void pack_values(const T* from, std::int64_t rows, std::int64_t width, std::int64_t stride, T* to) {
   constexpr std::int64_t P = kPack<T>;
-  for (std::int64_t row = 0; row < blocks(rows, P) * P; ++row) {
-    for (std::int64_t i = 0; i < width; ++i)
-      to[((row / P) * width + i) * P + row % P] = row < rows ? from[row * stride + i] : T(0);
+  for (std::int64_t row = 0; row < rows; row += P, to += P * width) {
+    for (std::int64_t p = 0; p < P; ++p, from += stride) {
+      for (std::int64_t i = 0; i < width; ++i) to[i * P + p] = row + p < rows ? from[i] : T(0);
+    }
   }
 }
 
@@ -137,11 +149,11 @@ void attend_block(const T* q, std::int64_t q_stride, std::int64_t rows, const T*
     const std::int64_t count = std::min(kKeys, keys - first), padded = count + count % kPack<T>;
     float* scores = s.scores.data();
     blas::brgemm(rows, count, width, q_stride, count, kKeys, false, q, k + first * width, scores, kPack<T> > 1);
+    float shrinks[kQueries];
+    softmax_rows(scores, rows, count, scale, s.maxima, s.totals, shrinks, s.weights.data());
     for (std::int64_t row = 0; row < rows; ++row) {
-      Raw* own = s.weights.data() + row * kKeys;
-      const float shrink = softmax_row(scores + row * kKeys, count, scale, s.maxima[row], s.totals[row], own);
-      if (first > 0) scale_row(s.sums.data() + row * width, width, shrink);
-      if (padded > count) own[count] = 0;
+      if (first > 0) scale_row(s.sums.data() + row * width, width, shrinks[row]);
+      if (padded > count) s.weights[static_cast<std::size_t>(row * kKeys + count)] = 0;
     }
     blas::brgemm(rows, width, padded, kKeys, width, width, true, reinterpret_cast<const T*>(s.weights.data()),
                  v + first * width, s.sums.data(), kPack<T> > 1);

@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 // One copy of a function for each level of x86-64; the loader picks. Elsewhere, one copy for the build's own target.
@@ -50,5 +51,45 @@ inline float fast_exp2(float x) {
 }
 
 constexpr float kLog2E = 1.44269504F;
+
+// Sixteen lanes in as many registers as the processor needs for them. In and out by reference: how such a value is
+// passed differs between the copies of a function.
+constexpr std::int64_t kLanes = 16;
+using Floats = float __attribute__((vector_size(64)));
+using Words = std::uint32_t __attribute__((vector_size(64)));
+
+[[gnu::always_inline]] inline void load(const float* from, Floats& to) { std::memcpy(&to, from, sizeof(to)); }
+[[gnu::always_inline]] inline void store(const Floats& value, float* to) { std::memcpy(to, &value, sizeof(value)); }
+// Rounds to nearest, halves away from zero; NaN stays NaN unless its 23 bits are all set, which no arithmetic makes.
+[[gnu::always_inline]] inline void store(const Floats& value, std::uint16_t* to) {
+  using Halves = std::uint16_t __attribute__((vector_size(32)));
+  const Halves rounded = __builtin_convertvector((__builtin_bit_cast(Words, value) + 0x8000U) >> 16, Halves);
+  std::memcpy(to, &rounded, sizeof(rounded));
+}
+
+// 2^x for x <= 0; 2^-126 below that. For 16-bit results a polynomial within 2^-13 of it will do.
+template <typename Raw>
+[[gnu::always_inline]] inline void fast_exp2(Floats& x) {
+  constexpr float kRound = 12582912.0F;
+  const Floats lowest = Floats{} - 126.0F;
+  const Floats clamped = lowest > x ? lowest : x;  // NaN stays
+  const Floats shifted = clamped + kRound;
+  const Floats r = clamped - (shifted - kRound);
+  Floats p;  // least largest relative error, fitted
+  if constexpr (sizeof(Raw) == 2) {
+    p = r * 5.517177e-2F + 2.4261137e-1F;
+    p = p * r + 6.9326097e-1F;
+    p = p * r + 9.9992803e-1F;
+  } else {
+    p = r * 1.535336196e-4F + 1.339887502e-3F;
+    p = p * r + 9.618436918e-3F;
+    p = p * r + 5.550332367e-2F;
+    p = p * r + 2.402264774e-1F;
+    p = p * r + 6.931471825e-1F;
+    p = p * r + 1.0F;
+  }
+  const Words bits = __builtin_bit_cast(Words, p) + (__builtin_bit_cast(Words, shifted) << 23);
+  x = __builtin_bit_cast(Floats, bits);
+}
 
 }  // namespace laptopdiff::unet
