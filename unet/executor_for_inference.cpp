@@ -1,0 +1,74 @@
+// How an executor for inference gets its weights; what it does with them is in executor.cpp.
+#include <torch/types.h>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "unet/executor.h"
+
+namespace laptopdiff::unet {
+namespace {
+
+// Plain and packed weights come and go in turn; what is freed between those that stay would count as ours until the end
+// (a third of the peak of SD 1.5), as glibc gives back only the top of its heap by itself.
+constexpr std::int64_t kParamsBetweenTrims = 1 << 25;
+void return_freed_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+}  // namespace
+
+Executor Executor::for_inference(const Program& program, TensorMap weights) {
+  Executor executor(program, weights);
+  weights.clear();  // from here on the executor holds the only reference, and drops each tensor as it is packed
+  executor.packed_ = can_pack(executor.dtype_);
+  for (const Weights& own : executor.bound_) {
+    for (const auto& [name, tensor] : own) executor.packed_ = executor.packed_ && tensor.device().is_cpu();
+  }
+  if (!executor.packed_) return executor;
+  const c10::InferenceMode inference;
+  std::int64_t packed = 0;
+  for (const Step& step : program.steps) {
+    executor.pack(step, executor.bound_[static_cast<std::size_t>(step.position)]);
+    packed += step.params;
+    if (packed < kParamsBetweenTrims) continue;
+    return_freed_memory();
+    packed = 0;
+  }
+  return_freed_memory();
+  return executor;
+}
+
+void Executor::pack(const Step& step, Weights& own) const {
+  const Config& c = program_.config;
+  const std::int64_t tokens = std::int64_t{step.height} * step.width;
+  if (step.kind == StepKind::ff) {  // GEGLU as two products, the second of which takes in the first
+    const at::Tensor matrix = own.at("ff.net.0.proj.weight"), bias = own.at("ff.net.0.proj.bias");
+    for (const char* key : {"ff.net.0.proj.weight", "ff.net.0.proj.bias"}) own.erase(key);
+    const auto matrices = matrix.chunk(2), biases = bias.chunk(2);
+    own["ff.value.weight"] = matrices[0];
+    own["ff.gate.weight"] = matrices[1];
+    own["ff.value.bias"] = biases[0].clone();
+    own["ff.gate.bias"] = biases[1].clone();
+  }
+  for (auto& [name, tensor] : own) {
+    const at::Tensor plain = tensor;
+    if (plain.dim() == 4) {
+      ConvShape shape = conv_shape(step, plain);
+      shape.height = shape.stride * step.height;
+      shape.width = shape.stride * step.width;
+      tensor = pack_conv(plain, shape);
+    } else if (plain.dim() == 2 && !(step.kind == StepKind::embed && name == "class_embedding.weight" &&
+                                     c.class_embedding == ClassEmbedding::table)) {
+      const bool of_text = name.starts_with("attn2.to_k") || name.starts_with("attn2.to_v");
+      const bool of_image = !of_text && step.kind != StepKind::embed && !name.starts_with("time_emb_proj");
+      tensor = pack_linear(plain, of_image ? tokens : of_text ? program_.geometry.tokens : 1);
+    }
+    if (!tensor.is_same(plain)) runtime::release_pages(plain);
+  }
+}
+
+}  // namespace laptopdiff::unet
