@@ -106,6 +106,17 @@ at::Tensor Executor::conv(const Step& step, const std::string& name, const at::T
   return residual.defined() ? residual + output : output;
 }
 
+at::Tensor Executor::upsample(const Step& step, const at::Tensor& image, std::int64_t height,
+                              std::int64_t width) const {
+  const auto& own = bound_[static_cast<std::size_t>(step.position)];
+  const bool twice = height == 2 * image.size(2) && width == 2 * image.size(3);
+  if (!twice || own.count(folded_name(0)) == 0)
+    return conv(step, "conv", at::upsample_nearest2d(image, {height, width}));
+  UpsampleKernels kernels;
+  for (std::size_t i = 0; i < kernels.size(); ++i) kernels[i] = own.at(folded_name(i));
+  return packed_upsample(image, kernels, bias(step, "conv."));
+}
+
 at::Tensor Executor::group_norm(const Step& step, const std::string& name, const at::Tensor& image,
                                 GroupNorm norm) const {
   const std::string prefix = name.empty() ? "" : name + ".";
@@ -220,7 +231,7 @@ void Executor::run(const Step& step, State& state) const {
       const bool to_skip = stage(step).upsample_to_skip;
       const std::int64_t height = to_skip ? state.skips.back().size(2) : 2 * state.hidden.size(2);
       const std::int64_t width = to_skip ? state.skips.back().size(3) : 2 * state.hidden.size(3);
-      state.hidden = conv(step, "conv", at::upsample_nearest2d(state.hidden, {height, width}));
+      state.hidden = upsample(step, state.hidden, height, width);
       break;
     }
     case StepKind::norm_out: {

@@ -15,6 +15,7 @@
 #include "runtime/tensors.h"
 #include "unet/cpu_group_norm.h"
 #include "unet/packed_layers.h"
+#include "unet/packed_upsample.h"
 #include "unet/program.h"
 
 namespace laptopdiff::unet {
@@ -91,6 +92,10 @@ class Executor {
                     const at::Tensor& residual = {}) const;
   at::Tensor conv(const Step& step, const std::string& name, const at::Tensor& image,
                   const at::Tensor& residual = {}) const;
+  // The image made `height` x `width`, then convolved.
+  at::Tensor upsample(const Step& step, const at::Tensor& image, std::int64_t height, std::int64_t width) const;
+  // Where an executor for inference keeps an up-sampler's kernels for twice the size, beside the one for any size.
+  static std::string folded_name(std::size_t which) { return "conv.folded." + std::to_string(which); }
   ConvShape conv_shape(const Step& step, const at::Tensor& kernel) const;
   // `norm` comes with what is fused into it; the layer's gain and bias are filled in here.
   at::Tensor group_norm(const Step& step, const std::string& name, const at::Tensor& image, GroupNorm norm) const;

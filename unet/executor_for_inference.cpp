@@ -54,7 +54,12 @@ void Executor::pack(const Step& step, Weights& own) const {
     own["ff.value.bias"] = biases[0].clone();
     own["ff.gate.bias"] = biases[1].clone();
   }
+  if (step.kind == StepKind::upsample && step.height % 2 == 0 && step.width % 2 == 0) {
+    const UpsampleKernels folded = pack_upsample(own.at("conv.weight"), step.height / 2, step.width / 2);
+    for (std::size_t i = 0; i < folded.size(); ++i) own[folded_name(i)] = folded[i];
+  }
   for (auto& [name, tensor] : own) {
+    if (tensor.is_mkldnn()) continue;
     const at::Tensor plain = tensor;
     if (plain.dim() == 4) {
       ConvShape shape = conv_shape(step, plain);

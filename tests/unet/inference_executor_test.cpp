@@ -72,6 +72,19 @@ TEST_CASE("an executor for inference gives the plain one's output within roundin
   }
 }
 
+TEST_CASE("an executor for inference takes images of other sizes than it was packed for") {
+  const c10::InferenceMode inference;
+  const unet::Config config = test::small_config();
+  const unet::Program program = unet::build_base(config);
+  const runtime::TensorMap weights = random_weights(program);
+  const unet::Executor exact(program, weights), fast = unet::Executor::for_inference(program, weights);
+  for (const std::int64_t size : {7, 10, 12}) {  // up-sampled to twice the size, and to one less
+    unet::Inputs inputs = test::random_inputs(config, 2);
+    inputs.sample = at::randn({2, inputs.sample.size(1), size, size + 1});
+    CHECK(test::relative_difference(fast.forward(inputs), exact.forward(inputs)) <= 5e-6);
+  }
+}
+
 TEST_CASE("an executor for inference lets go of the weights that it has packed") {
   const unet::Program program = unet::build_base(test::small_config());
   runtime::TensorMap weights = random_weights(program);
