@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "unet/cpu_brgemm.h"
 #include "unet/cpu_loops.h"
 
 namespace laptopdiff::unet {
@@ -181,25 +182,10 @@ void run_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
   });
 }
 
-// LibTorch says that it lacks the kernels by throwing.
-template <typename T>
-bool runs() {
-  const T one[4] = {T(1), T(1), T(1), T(1)};
-  float sum[4] = {};
-  try {
-    blas::brgemm(2, 2, 2, 2, 2, 2, false, one, one, sum, kPack<T> > 1);
-    blas::brgemm_release(kPack<T> > 1);
-  } catch (const c10::Error&) {
-    return false;
-  }
-  return sum[0] == 2 && sum[3] == 2;
-}
-
 }  // namespace
 
 bool has_cpu_attention(at::ScalarType dtype, std::int64_t head_width) {
-  static const bool floats = runs<float>(), halves = runs<at::BFloat16>();
-  return (dtype == at::kFloat && floats) || (dtype == at::kBFloat16 && halves && head_width % 2 == 0);
+  return has_brgemm(dtype) && (dtype == at::kFloat || head_width % 2 == 0);
 }
 
 at::Tensor cpu_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::int64_t heads) {

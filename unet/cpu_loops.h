@@ -58,11 +58,17 @@ constexpr std::int64_t kLanes = 16;
 using Floats = float __attribute__((vector_size(64)));
 using Words = std::uint32_t __attribute__((vector_size(64)));
 
+using Halves = std::uint16_t __attribute__((vector_size(32)));
+
 [[gnu::always_inline]] inline void load(const float* from, Floats& to) { std::memcpy(&to, from, sizeof(to)); }
+[[gnu::always_inline]] inline void load(const std::uint16_t* from, Floats& to) {
+  Halves bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  to = __builtin_bit_cast(Floats, __builtin_convertvector(bits, Words) << 16);
+}
 [[gnu::always_inline]] inline void store(const Floats& value, float* to) { std::memcpy(to, &value, sizeof(value)); }
 // Rounds to nearest, halves away from zero; NaN stays NaN unless its 23 bits are all set, which no arithmetic makes.
 [[gnu::always_inline]] inline void store(const Floats& value, std::uint16_t* to) {
-  using Halves = std::uint16_t __attribute__((vector_size(32)));
   const Halves rounded = __builtin_convertvector((__builtin_bit_cast(Words, value) + 0x8000U) >> 16, Halves);
   std::memcpy(to, &rounded, sizeof(rounded));
 }

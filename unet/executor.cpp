@@ -101,7 +101,7 @@ at::Tensor Executor::conv(const Step& step, const std::string& name, const at::T
   const at::Tensor& kernel = weight(step, prefix + "weight");
   const at::Tensor shift = bias(step, prefix);
   const ConvShape shape = conv_shape(step, kernel);
-  if (kernel.is_mkldnn()) return packed_conv(image, kernel, shift, shape, residual);
+  if (packed_) return packed_conv(image, kernel, shift, shape, residual);
   const at::Tensor output = at::conv2d(image, kernel, shift, shape.stride, shape.padding);
   return residual.defined() ? residual + output : output;
 }

@@ -4,8 +4,18 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/types.h>
 
+#include "unet/cpu_winograd.h"
+
 namespace laptopdiff::unet {
 namespace {
+
+// Winograd's way is the faster one from these sizes on: below, reading its larger weights or the sums of pixels counts.
+constexpr std::int64_t kWinogradPixels = 16 * 16, kWinogradChannels = 128;
+
+bool goes_by_winograd(const at::Tensor& kernel, const ConvShape& shape) {
+  return shape.stride == 1 && shape.padding == 1 && shape.height * shape.width >= kWinogradPixels &&
+         kernel.size(1) >= kWinogradChannels && has_winograd(kernel);
+}
 
 // LibTorch registers these layers for its own compiler and declares them in no header, so they are called by name.
 std::optional<c10::OperatorHandle> find(const char* name, const char* overload = "") {
@@ -47,6 +57,7 @@ at::Tensor pack_linear(const at::Tensor& matrix, std::int64_t rows) {
 }
 
 at::Tensor pack_conv(const at::Tensor& kernel, const ConvShape& shape) {
+  if (goes_by_winograd(kernel, shape)) return pack_winograd(kernel);
   const std::vector<std::int64_t> input{1, kernel.size(1), shape.height, shape.width};
   return at::mkldnn_reorder_conv2d_weight(kernel.contiguous().to_mkldnn(), {shape.padding, shape.padding},
                                           {shape.stride, shape.stride}, {1, 1}, 1, input);
@@ -67,6 +78,7 @@ at::Tensor packed_linear(const at::Tensor& input, const at::Tensor& matrix, cons
 
 at::Tensor packed_conv(const at::Tensor& image, const at::Tensor& kernel, const at::Tensor& bias,
                        const ConvShape& shape, const at::Tensor& residual) {
+  if (!kernel.is_mkldnn()) return cpu_winograd(image, kernel, bias, residual);
   const std::vector<std::int64_t> padding(2, shape.padding), stride(2, shape.stride), dilation(2, 1);
   if (residual.defined()) {
     return call("mkldnn::_convolution_pointwise", "binary",

@@ -1,7 +1,7 @@
 // Linear layers and convolutions whose weights lie in memory as oneDNN multiplies them, for inference on the CPU.
 //
 // With plain weights oneDNN lays them out anew at every call, which for the deep layers of a U-Net takes longer than
-// the product. A packed weight is opaque (`is_mkldnn()`), has the sizes of the plain one, and takes the same memory.
+// the product. A packed weight is opaque; a convolution's may take 16/9 of the memory (cpu_winograd.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
