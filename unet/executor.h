@@ -67,6 +67,7 @@ class Executor {
   // one by one, so that a caller who moved the last copy in holds nothing twice. It is a choice of the caller and not
   // made in passing, because packed weights are frozen and know no gradients. Outputs equal the plain executor's within
   // the rounding of the type, and do not depend on threads; where nothing can be packed this is the plain executor.
+  // Where it packs it also has the process's malloc give blocks of 4 MiB and more pages of their own (glibc).
   static Executor for_inference(const Program& program, TensorMap weights);
 
   // The state before the first step. Checks that the inputs have what the config needs.
