@@ -48,7 +48,7 @@ help: ## this list
 .PHONY: test test-fast
 test: build venv ## all tests: doctest and parity; the last line is `N passed, N failed`
 	@$(PY) tests/run.py --build $(BUILD)
-test-fast: build venv ## the tests that are not marked slow, under a minute
+test-fast: build venv ## the tests that are not marked slow
 	@$(PY) tests/run.py --build $(BUILD) --fast
 
 .PHONY: test-asan
