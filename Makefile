@@ -88,8 +88,10 @@ bench: build venv ## the benchmarks of experiments/bench
 
 .PHONY: lint lint-full format
 lint: build-lint/build.ninja $(BUILD)/.lint-packages-ready ## clang-format on all, clang-tidy on the torch-free sources
+	@cmake build-lint >/dev/null # sources that came or went
 	@python3 third_party/lint.py --build build-lint -j $(JOBS)
 lint-full: build-lint/build.ninja $(BUILD)/.lint-packages-ready ## the same with clang-tidy on every source (long)
+	@cmake build-lint >/dev/null
 	@python3 third_party/lint.py --build build-lint -j $(JOBS) --full
 # Only configured: a build with a command for each source, as clang-tidy and editors want it.
 build-lint/build.ninja: CMakePresets.json $(BUILD)/.packages-ready $(if $(Torch_DIR),always,) | $(TORCH_READY)

@@ -1,13 +1,14 @@
 """Memory and time of opening a full-size U-Net, beside the size of its file; with --forward, of a forward as well.
 
-    python experiments/bench/load.py sd15 [sdxl] --folder DIR [--dtype bf16] [--repeat 3] [--forward]
+    python experiments/bench/load.py [sd15] [sdxl] [--folder DIR] [--dtype bf16] [--repeat 3] [--forward]
 
 The models have the published architectures and random bf16 weights; they are made once in --folder (1.7 and 5.1 GB, and
 kept). `inspect` reads no weight; `forward --dry-run` reads all of them, checks them for NaN and Inf, and stops before
-the first step; `forward` takes them all, for one image of the model's own size (64x64, SDXL 128x128). The peak is the resident set, mapped pages of the file included; what the program needs without any
-model (`doctor`) is shown beside it. Rows that say `cold` come after the kernel was told to forget the file, and `read`
-is a plain sequential read of it: a cold load that takes no longer than a cold read is bound by the disk. (A virtual
-disk may answer from a cache of its host.)
+the first step; `forward` takes them all, for one image of the model's own size (64x64, SDXL 128x128). The peak is the
+resident set, mapped pages of the file included; what the program needs without any model (`doctor`) is shown beside it.
+Rows that say `cold` come after the kernel was told to forget the file, and `read` is a plain sequential read of it: a
+cold load that takes no longer than a cold read is bound by the disk. (A virtual disk may answer from a cache of its
+host.)
 """
 
 from __future__ import annotations
@@ -172,14 +173,16 @@ def bench(name: str, folder: Path, dtype: str, repeat: int, whole: bool) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", choices=MODELS)
-    parser.add_argument("--folder", type=Path, required=True, help="where the models are made and kept")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="sd15 (default), sdxl")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "bench", help="where the models are made and kept")
     parser.add_argument("--dtype", default="bf16", choices=("bf16", "f32"), help="compute type")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--forward", action="store_true", help="a whole forward as well")
     parser.add_argument("-o", "--output", type=Path, help="JSON with the numbers")
     args = parser.parse_args()
-    rows = [row for name in args.models for row in bench(name, args.folder, args.dtype, args.repeat, args.forward)]
+    if unknown := set(args.models) - set(MODELS):
+        parser.error(f"no such model: {', '.join(sorted(unknown))}; known: {', '.join(MODELS)}")
+    rows = [row for name in args.models or ["sd15"] for row in bench(name, args.folder, args.dtype, args.repeat, args.forward)]
     print(f"{'model':6} {'run':9} {'seconds':>8} {'cpu, s':>8} {'peak, GB':>9} {'weights, GB':>12} {'ratio':>6}")
     for row in rows:
         print(
