@@ -22,11 +22,17 @@ void for_each_item(const Problem& problem, const std::function<void(const Item&)
   }
 }
 
+void check_size(double value, const std::string& what) {
+  if (std::abs(value) > kLargest)
+    throw input_error("solve: ", what, " is ", value, ", expected at most ", kLargest, " in magnitude");
+}
+
 void validate_item(const Problem& problem, const Item& item) {
   if (!std::isfinite(item.gain)) {
     throw non_finite_error("solve: the score of `", item.name, "` is ", item.gain,
                            ", expected a finite number; score it again, or give it a finite score and fix it to keep");
   }
+  check_size(item.gain, cat("the score of `", item.name, "`"));
   if (item.cost.size() != problem.budgets.size()) {
     throw input_error("solve: `", item.name, "` has ", item.cost.size(), " costs, expected one for each of the ",
                       problem.budgets.size(), " budgets");
@@ -40,6 +46,7 @@ void validate_item(const Problem& problem, const Item& item) {
       throw input_error("solve: the cost of `", item.name, "` in `", problem.budgets[d].name, "` is ", item.cost[d],
                         ", expected 0 or more; clamp a measured saving at 0");
     }
+    check_size(item.cost[d], cat("the cost of `", item.name, "` in `", problem.budgets[d].name, "`"));
   }
 }
 
@@ -64,6 +71,7 @@ void validate_symmetry(const QuadraticForm& form) {
   double scale = 0;
   for (double value : form.values) {
     if (!std::isfinite(value)) throw non_finite_error("solve: the quadratic form holds ", value);
+    check_size(value, "an entry of the quadratic form");
     scale = std::max(scale, std::abs(value));
   }
   for (int i = 0; i < form.rows; ++i) {

@@ -33,6 +33,9 @@ struct Budget {
   double total = 0;      // what the base has; only lets error messages speak in shares, 0 where unknown
 };
 
+// The largest magnitude of a gain, a cost or an entry of a form: what is multiplied and squared stays finite.
+inline constexpr double kLargest = 1e100;
+
 enum class Decision { keep, remove };
 
 struct Fixed {
@@ -65,9 +68,9 @@ struct Solution {
   bool proven_optimal = false;
 };
 
-// Checks sizes, ranges and signs. Throws input_error (malformed), non_finite_error (a NaN or Inf, naming the item),
-// or usage_error (contradictory fixed choices). A unit that could not be scored has to be given a finite gain and
-// fixed to keep by the caller: what to do about it is not a solver's business.
+// Checks sizes, ranges and signs. Throws input_error (malformed, or beyond kLargest), non_finite_error (a NaN or Inf,
+// naming the item), or usage_error (contradictory fixed choices). A unit that could not be scored has to be given a
+// finite gain and fixed to keep by the caller: what to do about it is not a solver's business.
 void validate(const Problem& problem);
 
 // What each budget's freed amount is compared with: must_free, less a slack for rounding (1e-12 of all costs), and

@@ -337,6 +337,16 @@ TEST_CASE("solvers refuse malformed problems, and say why") {
     CHECK(error_of(problem).code() == ExitCode::non_finite);
     CHECK(says(error_of(problem), "the cost of `b` in `params`"));
   }
+  SUBCASE("a score whose sums and products overflow") {
+    for (Item& item : problem.items) item.gain = 1e308;
+    CHECK(error_of(problem).code() == ExitCode::bad_input);
+    CHECK(says(error_of(problem), "the score of `a` is 1e+308, expected at most 1e+100 in magnitude"));
+  }
+  SUBCASE("a cost whose sums and products overflow") {
+    problem.items[1].cost[0] = 1e300;
+    CHECK(error_of(problem).code() == ExitCode::bad_input);
+    CHECK(says(error_of(problem), "the cost of `b` in `params` is 1e+300, expected at most"));
+  }
   SUBCASE("a negative cost") {
     problem.items[1].cost[0] = -3;
     CHECK(error_of(problem).code() == ExitCode::bad_input);

@@ -297,6 +297,11 @@ TEST_CASE("quadratic: refuses what it cannot solve, and says why") {
       CHECK(error.code() == ExitCode::non_finite);
     }
   }
+  SUBCASE("entries whose products overflow") {
+    problem.form->values[0] = 1e308;
+    CHECK_THROWS_WITH_AS(solve_quadratic(problem), doctest::Contains("an entry of the quadratic form is 1e+308"),
+                         Error);
+  }
   SUBCASE("an impossible budget") {
     problem.budgets[0].must_free = 21;
     CHECK_THROWS_WITH_AS(solve_quadratic(problem), doctest::Contains("at most 20 can be"), Error);
