@@ -82,8 +82,7 @@ bool WorkFolder::is_empty() const {
 }
 
 WorkFolder::~WorkFolder() {
-  std::error_code ignored;
-  if (lock_ && is_empty()) fs::remove_all(folder_, ignored);
+  if (lock_ && is_empty()) lock_->remove_folder();
 }
 
 std::optional<runtime::TensorMap> WorkFolder::load(const std::string& piece) const {
@@ -125,8 +124,7 @@ void WorkFolder::drop(const std::string& piece) {
 void WorkFolder::remove() {
   if (folder_.empty()) return;
   runtime::barrier();
-  std::error_code ignored;
-  if (lock_) fs::remove_all(folder_, ignored);
+  if (lock_) lock_->remove_folder();
   lock_.reset();
 }
 

@@ -17,6 +17,8 @@ namespace laptopdiff::runtime {
 namespace fs = std::filesystem;
 namespace {
 
+constexpr const char* kLockFile = ".lock";
+
 std::string reason() { return std::strerror(errno); }
 
 // Closes on every way out.
@@ -206,11 +208,11 @@ void write_folder_via(const fs::path& path, Existing existing, const std::functi
   sync_parent(target);
 }
 
-FolderLock::FolderLock(const fs::path& folder, const std::string& maker) {
+FolderLock::FolderLock(const fs::path& folder, const std::string& maker) : folder_(folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw resource_error("cannot make folder ", folder.string(), ": ", error.message());
-  const fs::path file = folder / ".lock";
+  const fs::path file = folder / kLockFile;
   if (!fs::exists(file, error) && !fs::is_empty(folder, error) && !error) {
     throw usage_error(folder.string(), " holds files that `", maker, "` did not make; choose another folder");
   }
@@ -224,5 +226,15 @@ FolderLock::FolderLock(const fs::path& folder, const std::string& maker) {
 }
 
 FolderLock::~FolderLock() { ::close(descriptor_); }
+
+void FolderLock::remove_folder() {
+  std::error_code ignored;
+  std::vector<fs::path> rest;
+  for (fs::directory_iterator entry(folder_, ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+    if (entry->path().filename() != kLockFile) rest.push_back(entry->path());
+  }
+  for (const fs::path& path : rest) fs::remove_all(path, ignored);
+  fs::remove_all(folder_, ignored);
+}
 
 }  // namespace laptopdiff::runtime

@@ -52,7 +52,11 @@ class FolderLock {
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
+  // Takes the folder away and lets go of it. The mark goes last: whoever is killed leaves a folder that is ours still.
+  void remove_folder();
+
  private:
+  std::filesystem::path folder_;
   int descriptor_ = -1;
 };
 

@@ -333,6 +333,14 @@ Outlook look_together(const ScoreOptions& options, const CommonOptions& common, 
   return seen;
 }
 
+// Whoever wrote there since the check at the start did not ask for it to be replaced.
+void check_still_free(const std::string& output, const CommonOptions& common, const pruning::WorkFolder& folder) {
+  if (common.overwrite || !std::filesystem::exists(std::filesystem::symlink_status(output))) return;
+  throw runtime::usage_error(output, " was written by someone else while this run went on, and is not replaced; the ",
+                             "finished work is kept in ", folder.path().string(),
+                             ": move the file away and run the same command again, or add --overwrite");
+}
+
 void write_scores(const std::string& output, const pruning::Scores& scores, const Json& work, bool as_json) {
   const Json json = pruning::scores_json(scores);
   runtime::write_json(output, json);
@@ -361,6 +369,7 @@ void run_score(const Invocation& invocation) {
     pruning::warn_of_missing(scores);
     scores.made_by = made_by;
     scores.made_by["settings"] = settings;
+    check_still_free(options.output, common, folder);
     const Json work = work_json(scoring.measurement(), run.samples);
     if (!work.is_null()) scores.made_by["work"] = work;
     write_scores(options.output, scores, work, common.json);

@@ -7,12 +7,14 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import World
-from program import BAD_INPUT, INTERRUPTED, OK, STOPPED, USAGE, files_below, kill_after, kill_when, ok, refused
+from program import BAD_INPUT, INTERRUPTED, OK, PATIENCE_S, PROGRAM, STOPPED, USAGE, environment, files_below, kill_after, kill_when, ok, refused, start
 from safetensors.numpy import load_file, save_file
 
 STEPS = 12
@@ -294,6 +296,40 @@ def test_pieces_of_chunks_are_continued_too(world: World, tmp_path: Path) -> Non
     assert "continued" in ok(*command, tmp_path / "s.json").err
     ok(*command, tmp_path / "whole.json")
     assert same_scores(tmp_path / "s.json", tmp_path / "whole.json")
+
+
+def test_a_result_that_appears_meanwhile_is_not_replaced(world: World, tmp_path: Path) -> None:
+    output, partial = tmp_path / "s.json", tmp_path / "s.json.partial"
+    command = ["score", world.unet, "--calibration", world.calibration, "--batch", "1", "-o", output]
+    process = start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    patience = time.monotonic() + PATIENCE_S
+    while not pieces(partial):
+        assert process.poll() is None and time.monotonic() < patience
+        time.sleep(0.001)
+    output.write_text("precious")
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == USAGE, err
+    for text in (b"s.json was written by someone else", b"kept in", b"s.json.partial", b"--overwrite"):
+        assert text in err
+    assert output.read_text() == "precious" and len(pieces(partial)) == 5
+    # One of the two ways out that the message names.
+    output.unlink()
+    ok(*command)
+    ok(*command[:-1], tmp_path / "whole.json")
+    assert same_scores(output, tmp_path / "whole.json")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("when", [1, 2, 3, 4])
+def test_killed_at_each_file_that_is_removed(when: int, world: World, tmp_path: Path) -> None:
+    command = [PROGRAM, "score", world.unet, "--calibration", world.calibration, "--samples", "2", "--batch", "1", "-o", tmp_path / "s.json"]
+    inject = ["strace", "-f", "-qq", "-o", tmp_path / "trace", "-e", "trace=unlink,unlinkat,rmdir"]
+    inject += ["-e", f"inject=unlink,unlinkat,rmdir:signal=KILL:when={when}"]
+    killed = subprocess.run([*inject, *command], env=environment(), capture_output=True, timeout=PATIENCE_S)
+    if b"ptrace" in killed.stderr:
+        pytest.skip("strace may not trace here")
+    ok(*command[1:], "--overwrite")
+    assert files_below(tmp_path) - {"trace"} == {"s.json"}
 
 
 def test_two_scorings_of_one_output(world: World, tmp_path: Path) -> None:

@@ -287,6 +287,15 @@ TEST_CASE("a lock is held against another process, and dies with its holder") {
   CHECK_NOTHROW(FolderLock(folder.path(), "tests"));
 }
 
+TEST_CASE("a locked folder goes with all it holds, and its mark goes last") {
+  const TemporaryFolder folder;
+  FolderLock lock(folder / "run", "tests");
+  put_bytes(folder / "run/piece", "x");
+  std::filesystem::create_directory(folder / "run/more");
+  lock.remove_folder();
+  CHECK_FALSE(std::filesystem::exists(folder / "run"));
+}
+
 TEST_CASE("a folder that cannot be made cannot be locked") {
   const TemporaryFolder folder;
   put_bytes(folder / "file", "x");
