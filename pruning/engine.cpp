@@ -186,8 +186,8 @@ Plan make_plan(const Program& program, const std::vector<Program>& variants, con
     plan.naive_macs += variant.macs();
   }
   const std::vector<int> order = trie_order(lanes);
-  const std::int64_t fit =
-      options.memory_bytes / std::max<std::int64_t>(1, bytes_per_variant(program, element_size) * batch);
+  const std::int64_t fit = options.memory_bytes / std::max<std::int64_t>(1, bytes_per_variant(program, element_size)) /
+                           std::max<std::int64_t>(1, batch);  // the product of the two may be beyond any integer
   const auto together = static_cast<std::size_t>(
       std::clamp<std::int64_t>(fit, 1, static_cast<std::int64_t>(std::max<std::size_t>(1, variants.size()))));
   // Late divergence costs least, so the base's own pass goes as far as the last chunk's start.

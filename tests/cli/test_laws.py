@@ -58,7 +58,7 @@ def test_the_gram_matrix_is_one(world: World) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [("--memory", "1KiB"), ("--memory", "64GiB"), ("--batch", "1"), ("--batch", "1000000000"), ("--threads", "2")])
+@pytest.mark.parametrize("flags", [("--memory", "1KiB"), ("--memory", "64GiB"), ("--batch", "1"), ("--batch", "1000000000"), ("--batch", "9223372036854775807"), ("--threads", "2")])
 def test_memory_batch_and_threads_change_nothing(flags: tuple[str, str], world: World, tmp_path: Path) -> None:
     ok("score", world.unet, "--calibration", world.calibration, "-o", tmp_path / "s.json", *flags)
     ours, theirs = json.loads((tmp_path / "s.json").read_text()), json.loads(world.scores.read_text())
