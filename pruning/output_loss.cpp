@@ -24,7 +24,8 @@ class OutputLoss : public VariantOutputs {
     std::vector<at::Tensor> grams;
     for (std::int64_t sample = 0; sample < all.size(0); ++sample) {
       std::vector<at::Tensor> rows;
-      for (const at::Tensor& output : without) rows.push_back((output[sample] - all[sample]).flatten());
+      for (const at::Tensor& output : without)
+        rows.push_back((output[sample].to(at::kFloat) - all[sample].to(at::kFloat)).flatten());
       const at::Tensor differences = at::stack(rows).to(at::kDouble);  // [R, CHW]
       const at::Tensor inner = at::matmul(differences, differences.t()).to(at::kCPU) / elements;
       grams.push_back((inner + inner.t()) / 2);  // rounding is not symmetric

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "pruning/score_checks.h"
 #include "runtime/error.h"
 
 namespace laptopdiff::pruning {
@@ -234,6 +235,7 @@ Scores read_scores(const std::filesystem::path& path) {
   scores.stability = in.raw("stability");
   scores.made_by = in.raw("made_by");
   in.finish();
+  check_scores(scores, where);
   return scores;
 }
 

@@ -95,6 +95,10 @@ def test_spec_and_scores_of_other_weights(world: World, tmp_path: Path) -> None:
         (lambda s: s["gram"].pop(), "`gram` must have 38 rows"),
         (lambda s: s["gram"][3].pop(), "gram[3] must have 38 entries"),
         (lambda s: s["gram"][3].__setitem__(0, "x"), "must be a number"),
+        (lambda s: s["gram"][3].__setitem__(3, None), "is null, but its `score` is"),
+        (lambda s: s["gram"][3].__setitem__(3, -1), "expected 0 or more: it is a mean of squares"),
+        (lambda s: [unit.update(score=1e308) for unit in s["units"]], "units[0] (down_blocks.0.resnets.0): `score` is 1e+308"),
+        (lambda s: s.update(samples=-4), "`samples` is -4"),
         (lambda s: s.update(shells=[{"path": "mid_block"}]), "`units` is missing"),
     ],
 )  # fmt: skip

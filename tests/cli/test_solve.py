@@ -210,6 +210,7 @@ def binned(world: World, tmp_path: Path) -> Path:
         return {"timesteps": [250 * i, 250 * (i + 1)], "samples": i + 1, "units": units, "shells": [], "gram": gram}
 
     scores["bins"] = [bin_of(i) for i in range(4)]
+    scores["samples"] = sum(part["samples"] for part in scores["bins"])
     file = tmp_path / "binned.json"
     file.write_text(json.dumps(scores))
     return file

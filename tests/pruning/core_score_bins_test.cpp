@@ -18,11 +18,11 @@ pruning::Scores binned_scores() {
   scores.units = unet::find_units(unet::build_base(scores.base));
   const std::size_t n = scores.units.size();
   scores.unit_scores.assign(n, {0.5, 0.01, ""});
-  scores.gram.assign(n, std::vector<std::optional<double>>(n, 0.25));
+  scores.gram.assign(n, std::vector<std::optional<double>>(n, 0.5));
   scores.samples = 4;
   pruning::ScoreBin first{0, 500, 4, scores.unit_scores, {}, scores.gram};
   first.unit_scores[3] = {std::nullopt, 0, "the output without this unit is not finite"};
-  first.gram[3][5] = first.gram[5][3] = std::nullopt;
+  for (std::size_t i = 0; i < n; ++i) first.gram[3][i] = first.gram[i][3] = std::nullopt;
   pruning::ScoreBin second{500, 1000, 0, {}, {}, {}};
   second.unit_scores.assign(n, {std::nullopt, 0, "no calibration sample in this interval"});
   scores.bins = {first, second};
@@ -75,6 +75,14 @@ TEST_CASE("a wrong interval in scores.json is refused with its place") {
   SUBCASE("negative samples") {
     json["bins"][0]["samples"] = -1;
     says("bins[0]: `samples` is -1");
+  }
+  SUBCASE("more samples than there are") {
+    json["bins"][0]["samples"] = 1'000'000'000'000'000;
+    says("bins[0]: `samples` is 1000000000000000, but only 4 of the 4 are left for it");
+  }
+  SUBCASE("a score that its Gram matrix contradicts") {
+    json["bins"][0]["units"][2]["score"] = 3;
+    says("bins[0]: gram[2][2] (down_blocks.0.resnets.1) is 0.5, but its `score` is 3");
   }
   SUBCASE("too few units") {
     json["bins"][0]["units"].erase(0);
