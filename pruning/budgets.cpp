@@ -17,9 +17,26 @@ struct Suffix {
   double factor;
 };
 const std::vector<Suffix>& suffixes(Resource resource) {
-  static const std::vector<Suffix> kCounts = {{"k", 1e3}, {"M", 1e6}, {"G", 1e9}}, kTimes = {{"s", 1}, {"ms", 1e-3}},
-                                   kBytes = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}};
+  static const std::vector<Suffix> kCounts = {{"K", 1e3}, {"k", 1e3}, {"M", 1e6}, {"G", 1e9}, {"B", 1e9}, {"T", 1e12}},
+                                   kTimes = {{"s", 1}, {"ms", 1e-3}},
+                                   kBytes = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
   return resource == Resource::latency ? kTimes : resource == Resource::activations ? kBytes : kCounts;
+}
+
+std::string unit_names(Resource resource) {
+  std::vector<std::string> units;
+  for (const Suffix& suffix : suffixes(resource)) units.emplace_back(suffix.text);
+  return runtime::join(units);
+}
+
+// A number without a unit: a share where it can be one. 1.5 is neither that nor a whole number of anything.
+double plain_amount(double value, Resource resource, const CostModel& costs, const std::string& part) {
+  if (value <= 1) return value * costs.total(resource);
+  if (value != std::floor(value)) {
+    throw usage_error("--budget ", part, ": a share is at most 1, and an amount of ", resource_name(resource),
+                      " a whole number or one with a unit (", unit_names(resource), ")");
+  }
+  return value;
 }
 
 double parse_kept(const std::string& text, Resource resource, const CostModel& costs, const std::string& part) {
@@ -38,14 +55,12 @@ double parse_kept(const std::string& text, Resource resource, const CostModel& c
   }
   if (used > 0 && std::isfinite(value) && value >= 0) {
     const std::string unit = text.substr(used);
-    if (unit.empty()) return value <= 1 ? value * costs.total(resource) : value;
+    if (unit.empty()) return plain_amount(value, resource, costs, part);
     for (const Suffix& suffix : suffixes(resource)) {
       if (unit == suffix.text) return value * suffix.factor;
     }
   }
-  std::vector<std::string> units;
-  for (const Suffix& suffix : suffixes(resource)) units.emplace_back(suffix.text);
-  throw usage_error("--budget ", part, ": expected a share like 0.5, an amount (units: ", runtime::join(units),
+  throw usage_error("--budget ", part, ": expected a share like 0.5, an amount (units: ", unit_names(resource),
                     "), or @PRESET");
 }
 
@@ -63,11 +78,15 @@ KeepBudget parse_budget(const std::string& part, const CostModel& costs) {
 }
 
 int unit_index(const Scores& scores, const std::string& layer, const std::string& flag) {
-  std::vector<std::string> known;
+  std::vector<std::string> known, below;
   for (std::size_t i = 0; i < scores.units.size(); ++i) {
-    if (scores.units[i].layer == layer) return static_cast<int>(i);
-    known.push_back(scores.units[i].layer);
+    const std::string& name = scores.units[i].layer;
+    if (name == layer) return static_cast<int>(i);
+    known.push_back(name);
+    if (name.rfind(layer + ".", 0) == 0) below.push_back(name);
   }
+  if (!below.empty())
+    throw usage_error(flag, ": `", layer, "` is no unit, but holds some; name those: ", runtime::join(below, ","));
   throw usage_error(flag, ": no unit `", layer, "`", runtime::did_you_mean(layer, known));
 }
 

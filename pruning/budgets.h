@@ -16,8 +16,8 @@ struct KeepBudget {
   double kept = 0;  // absolute amount
 };
 
-// Parses "params=0.5,macs=0.6" (shares), "params=430M,latency=250ms,activations=1.5GiB" (amounts; numbers above 1 need
-// no unit) or "params=@bk-sdm-tiny" (what that preset keeps). Throws Error(usage).
+// Parses "params=0.5,macs=0.6" (shares), "params=430M,latency=250ms,activations=1.5GiB" (amounts; whole numbers above 1
+// need no unit) or "params=@bk-sdm-tiny" (what that preset keeps). Throws Error(usage).
 std::vector<KeepBudget> parse_budgets(const std::string& text, const CostModel& costs);
 
 // The problem of choosing layers of the base under the budgets. Units without a score are kept. `must_keep` and

@@ -47,10 +47,20 @@ bool same_savings(const Json& written, const Json& derived, double tolerance) {
   return true;
 }
 
+constexpr double kMostSeconds = 1e9;  // of one step; beyond it something else was meant
+
 double read_seconds(const Json& value, const std::string& where) {
   const double seconds = ObjectReader::convert<double>(value, where);
-  if (seconds < 0) throw input_error(where, ": is ", seconds, " seconds, expected 0 or more");
+  if (!(seconds >= 0 && seconds <= kMostSeconds))
+    throw input_error(where, ": is ", seconds, " seconds, expected 0 to ", kMostSeconds);
   return seconds;
+}
+
+template <typename T>
+T read_count(ObjectReader& in, const char* name, T least) {
+  const T count = in.required<T>(name);
+  if (count < least) throw input_error(in.where(), ": `", name, "` is ", count, ", expected at least ", least);
+  return count;
 }
 
 void read_steps(const Json& list, Latency& latency, const unet::Program& base, const std::string& where) {
@@ -66,6 +76,11 @@ void read_steps(const Json& list, Latency& latency, const unet::Program& base, c
     }
     if (!in.has("seconds")) throw input_error(in.where(), ": `seconds` is missing");
     latency.steps.push_back(read_seconds(in.raw("seconds"), in.where() + ".seconds"));
+    if (in.has("least")) {
+      latency.least.push_back(read_seconds(in.raw("least"), in.where() + ".least"));
+      if (latency.least.back() > latency.steps.back())
+        throw input_error(in.where(), ": `least` is ", latency.least.back(), ", more than its `seconds`");
+    }
     const bool leaves = (step.kind == unet::StepKind::resnet || step.kind == unet::StepKind::attention) &&
                         unet::bypassed_layer(base, step);
     if (leaves && !in.has("shortcut"))
@@ -73,9 +88,22 @@ void read_steps(const Json& list, Latency& latency, const unet::Program& base, c
     if (leaves) latency.shortcuts[step.position] = read_seconds(in.raw("shortcut"), in.where() + ".shortcut");
     in.finish();
   }
+  if (!latency.least.empty() && latency.least.size() != latency.steps.size())
+    throw input_error(where, ": `least` must be given for every one of `steps`, or for none");
 }
 
 }  // namespace
+
+std::vector<int> unsteady_steps(const Latency& latency) {
+  constexpr double kWeighs = 0.01, kSteady = 2;
+  const double all = std::accumulate(latency.steps.begin(), latency.steps.end(), 0.0);
+  std::vector<int> unsteady;
+  for (std::size_t i = 0; i < latency.least.size(); ++i) {
+    if (latency.steps[i] >= kWeighs * all && latency.steps[i] > kSteady * latency.least[i])
+      unsteady.push_back(static_cast<int>(i));
+  }
+  return unsteady;
+}
 
 std::string device_text(const Latency& latency) {
   return latency.device_name.empty() ? latency.device : cat(latency.device_name, " (", latency.device, ")");
@@ -88,6 +116,7 @@ Json latency_json(const Latency& latency) {
     Json row = {{"path", step.path},
                 {"kind", unet::step_name(step.kind)},
                 {"seconds", latency.steps.at(static_cast<std::size_t>(step.position))}};
+    if (!latency.least.empty()) row["least"] = latency.least.at(static_cast<std::size_t>(step.position));
     if (const auto found = latency.shortcuts.find(step.position); found != latency.shortcuts.end())
       row["shortcut"] = found->second;
     steps.push_back(std::move(row));
@@ -125,19 +154,21 @@ Latency read_latency(const std::filesystem::path& path) {
   latency.device = in.required<std::string>("device");
   latency.device_name = in.get<std::string>("device_name", "");
   latency.dtype = in.required<std::string>("dtype");
-  latency.threads = in.required<int>("threads");
-  latency.batch = in.required<std::int64_t>("batch");
-  latency.repeats = in.required<std::int64_t>("repeats");
+  latency.threads = read_count<int>(in, "threads", 0);
+  latency.batch = read_count<std::int64_t>(in, "batch", 1);
+  latency.repeats = read_count<std::int64_t>(in, "repeats", 0);
   const auto latent = in.required<std::vector<int>>("latent");
   if (latent.size() != 2 || latent[0] < 1 || latent[1] < 1)
     throw input_error(where, ": `latent` must be [height, width]");
-  latency.geometry = {latent[0], latent[1], in.required<int>("tokens")};
-  latency.forward = in.required<double>("forward");
+  latency.geometry = {latent[0], latent[1], read_count<int>(in, "tokens", 1)};
+  if (!in.has("forward")) throw input_error(where, ": `forward` is missing");
+  latency.forward = read_seconds(in.raw("forward"), where + ": forward");
   read_steps(in.raw("steps"), latency, unet::build_base(latency.base, latency.geometry), where);
   const Json saved = in.raw("saved");
   latency.made_by = in.raw("made_by");
   in.finish();
   const double all = std::accumulate(latency.steps.begin(), latency.steps.end(), 0.0);
+  if (!(all > 0)) throw input_error(where, ": `seconds` of all `steps` are 0, so nothing was timed; measure again");
   if (!saved.is_null() && !same_savings(saved, savings(latency), 1e-9 * all))
     throw input_error(where, ": `saved` is not what its steps give; leave it out, or measure again");
   return latency;

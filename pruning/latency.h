@@ -19,11 +19,16 @@ struct Latency {
   int threads = 0;
   std::int64_t batch = 1, repeats = 0;
   unet::Geometry geometry;
-  std::vector<double> steps;        // by base position
+  std::vector<double> steps;        // by base position: the median of the repeats
+  std::vector<double> least;        // the fastest of them; empty where the file does not say
   std::map<int, double> shortcuts;  // base position -> what a bypassed layer leaves behind (unet::bypassed_layer)
   double forward = 0;               // the whole forward, timed as one
   runtime::Json made_by;
 };
+
+// Steps that weigh (1 % of all or more) and whose median is more than twice their fastest repeat: what else the machine
+// did decides their times. Base positions.
+std::vector<int> unsteady_steps(const Latency& latency);
 
 // "NVIDIA H100 80GB HBM3 (cuda:0)", or the device alone.
 std::string device_text(const Latency& latency);

@@ -67,6 +67,22 @@ void print_latency(const Json& json) {
   std::printf("all steps %.6f s, the forward as one %.6f s\n", sum, whole);
 }
 
+// One time that something else on the machine drew out would decide which layers go.
+void warn_of_noise(const pruning::Latency& latency, const unet::Program& base) {
+  constexpr std::int64_t kFewest = 3;
+  if (latency.repeats < kFewest) {
+    runtime::warn(runtime::cat("--repeat ", latency.repeats, ": one disturbed run decides these times; take ", kFewest,
+                               " or more"));
+  }
+  for (const int position : pruning::unsteady_steps(latency)) {
+    const auto at = static_cast<std::size_t>(position);
+    runtime::warn(
+        runtime::cat(base.steps[at].path, " (", unet::step_name(base.steps[at].kind), ") took ", latency.steps[at],
+                     " s in the middle and ", latency.least[at],
+                     " s at least: the machine was busy with something else; measure again, with more --repeat"));
+  }
+}
+
 }  // namespace
 
 void bench_layers(const BenchOptions& options, const CommonOptions& common, const Json& settings,
@@ -102,10 +118,14 @@ void bench_layers(const BenchOptions& options, const CommonOptions& common, cons
   latency.batch = options.batch;
   latency.repeats = options.repeat;
   latency.geometry = subject.base.geometry;
-  for (const auto& times : samples.steps) latency.steps.push_back(runtime::median(times));
+  for (const auto& times : samples.steps) {
+    latency.steps.push_back(runtime::median(times));
+    latency.least.push_back(*std::min_element(times.begin(), times.end()));
+  }
   for (const auto& [position, times] : samples.shortcuts) latency.shortcuts[position] = runtime::median(times);
   latency.forward = runtime::median(samples.forward);
   latency.made_by = provenance(invocation);
+  warn_of_noise(latency, subject.base);
   const Json json = pruning::latency_json(latency);
   runtime::write_json(options.output, json);
   if (common.json) std::cout << runtime::dump_json(json);

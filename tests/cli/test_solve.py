@@ -37,9 +37,12 @@ def test_times_of_layers_name_every_step_and_unit(latency: Path, world: World, t
     report = ok("doctor", "--json").json
     assert table["device_name"] == (report["processor"] if table["device"] == "cpu" else report["cuda"]["names"][0])
     assert table["dtype"] == "f32" and table["threads"] >= 1 and table["tokens"] == 12
-    assert all(step["seconds"] >= 0 for step in table["steps"]) and table["forward"] > 0
+    assert all(step["seconds"] >= step["least"] >= 0 for step in table["steps"]) and table["forward"] > 0
     refused(USAGE, "bench", "layers", world.unet, "-o", latency, says="exists")
     refused(USAGE, "bench", "layers", world.unet, says="--output is missing")
+    # One time alone may be anything.
+    assert "take 3 or more" in ok("bench", "layers", world.unet, "--repeat", "1", "-o", tmp_path / "once.json").err
+    assert "take 3 or more" not in ok("bench", "layers", world.unet, "--repeat", "3", "-o", tmp_path / "thrice.json").err
     refused(USAGE, "bench", "layers", world.unet, "--spec", world.spec, "-o", tmp_path / "o", says="leave --spec out")
     refused(USAGE, "bench", "forward", world.unet, "-o", tmp_path / "o", says="leave --output out")
 
@@ -74,6 +77,11 @@ def test_times_of_another_base_or_damaged_are_refused(latency: Path, world: Worl
     table["steps"].pop()
     (tmp_path / "damaged.json").write_text(json.dumps(table))
     refused(BAD_INPUT, *arguments, "--latency", tmp_path / "damaged.json", says=["damaged.json", "`steps` must list"])
+    table = json.loads(latency.read_text())
+    for seconds, says in ((0, "so nothing was timed"), (1e308, "1e+308 seconds, expected 0 to")):
+        hasty = table | {"steps": [step | {"seconds": seconds, "least": 0} for step in table["steps"]]}
+        (tmp_path / "hasty.json").write_text(json.dumps(hasty))
+        refused(BAD_INPUT, *arguments, "--latency", tmp_path / "hasty.json", says=["hasty.json", says])
     other = world.copy_unet(tmp_path / "unet")
     config = json.loads((other / "config.json").read_text()) | {"sample_size": 16}
     (other / "config.json").write_text(json.dumps(config))

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <vector>
+
 #include "pruning/budgets.h"
 #include "pruning/latency.h"
 #include "pruning/solve.h"
@@ -83,6 +86,12 @@ TEST_CASE("budgets are shares, amounts with or without a unit, or presets") {
   const auto kept = [&](const char* text) { return pruning::parse_budgets(text, costs).at(0).kept; };
   CHECK(kept("params=0.5") == doctest::Approx(429'760'482));
   CHECK(kept("params=430M") == 430e6);
+  CHECK(kept("params=430000K") == 430e6);
+  CHECK(kept("params=430000k") == 430e6);
+  CHECK(kept("params=0.43B") == 430e6);
+  CHECK(kept("macs=0.3T") == 300e9);
+  CHECK(kept("activations=0.001TiB") == 0.001 * 0x1p40);
+  CHECK(kept("params=1") == costs.total(Resource::params));
   CHECK(kept("macs=0.25") == doctest::Approx(0.25 * static_cast<double>(base.macs())));
   CHECK(kept("latency=250ms") == 0.25);
   CHECK(kept("latency=0.5") == doctest::Approx(0.5 * static_cast<double>(base.macs()) * 1e-12));
@@ -90,13 +99,22 @@ TEST_CASE("budgets are shares, amounts with or without a unit, or presets") {
   CHECK(kept("activations=1.5GiB") == 1.5 * 0x1p30);
   CHECK(kept("activations=@bk-sdm-tiny") < 0.7 * costs.total(Resource::activations));
   CHECK(pruning::parse_budgets("params=430000000,macs=0.6,latency=0.7", costs).size() == 3);
-  for (const char* bad : {"", "params", "param=0.5", "params=half", "params=0.5,params=0.4", "params=-1",
-                          "params=@bk-sdm-huge", "params=0.5x", "latency=3GiB", "params=nan"}) {
+  for (const char* bad :
+       {"", "params", "param=0.5", "params=half", "params=0.5,params=0.4", "params=-1", "params=@bk-sdm-huge",
+        "params=0.5x", "latency=3GiB", "params=nan", "params=1.5", "params=1.5KiB", "latency=1.5"}) {
     CHECK(test::thrown_by([&] { pruning::parse_budgets(bad, costs); }).code == runtime::ExitCode::usage);
   }
   CHECK(
       test::thrown_by([&] { pruning::parse_budgets("memory=0.5", costs); }).says("params, macs, latency, activations"));
   CHECK(test::thrown_by([&] { pruning::parse_budgets("latency=3GiB", costs); }).says("units: s, ms"));
+  CHECK(test::thrown_by([&] { pruning::parse_budgets("params=1x", costs); }).says("units: K, k, M, G, B, T"));
+  CHECK(test::thrown_by([&] { pruning::parse_budgets("activations=1G", costs); }).says("units: KiB, MiB, GiB, TiB"));
+  CHECK(test::thrown_by([&] {
+          pruning::parse_budgets("params=1.5", costs);
+        }).says("--budget params=1.5: a share is at most 1, and an amount of params a whole number"));
+  CHECK(test::thrown_by([&] {
+          pruning::parse_budgets("latency=1.5", costs);
+        }).says("a whole number or one with a unit (s, ms)"));
   CHECK(test::thrown_by([&] { pruning::parse_budgets("latency=0.5", base); }).says("laptopdiff bench layers"));
 }
 
@@ -154,6 +172,24 @@ TEST_CASE("times survive their file") {
         doctest::Approx(of_layer - 1e-6));
 }
 
+TEST_CASE("a step whose repeats differ much is known, where it weighs") {
+  const test::TemporaryFolder folder;
+  const unet::Program base = unet::build_base(unet::parse_config(test::sd15(), "sd15"));
+  pruning::Latency latency = made_up_latency(base);
+  CHECK(pruning::unsteady_steps(latency).empty());  // a file that does not say
+  latency.least = latency.steps;
+  CHECK(pruning::unsteady_steps(latency).empty());
+  const auto largest = std::max_element(latency.steps.begin(), latency.steps.end()) - latency.steps.begin();
+  for (double& least : latency.least) {
+    if (least < 1e-4 * latency.steps[static_cast<std::size_t>(largest)]) least = 0;  // no matter how uneven
+  }
+  latency.least[static_cast<std::size_t>(largest)] *= 0.4;
+  CHECK(pruning::unsteady_steps(latency) == std::vector<int>{static_cast<int>(largest)});
+  const Json json = pruning::latency_json(latency);
+  runtime::write_json(folder / "latency.json", json);
+  CHECK(pruning::latency_json(pruning::read_latency(folder / "latency.json")) == json);
+}
+
 TEST_CASE("damaged times say where") {
   const test::TemporaryFolder folder;
   const unet::Program base = unet::build_base(unet::parse_config(test::sd15(), "sd15"));
@@ -181,7 +217,34 @@ TEST_CASE("damaged times say where") {
   }
   SUBCASE("less than no time") {
     json["steps"][3]["seconds"] = -1;
-    CHECK(failure(json).says("expected 0 or more"));
+    CHECK(failure(json).says("steps[3].seconds: is -1 seconds, expected 0 to"));
+  }
+  SUBCASE("endless time") {
+    json["steps"][3]["seconds"] = 1e308;
+    CHECK(failure(json).says("steps[3].seconds: is 1e+308 seconds"));
+  }
+  SUBCASE("no time at all") {
+    for (Json& step : json["steps"]) step["seconds"] = 0;
+    const auto thrown = failure(json);
+    CHECK(thrown.code == runtime::ExitCode::bad_input);
+    CHECK(thrown.says("`seconds` of all `steps` are 0"));
+  }
+  SUBCASE("a fastest repeat that is slower than the middle one, or of one step alone") {
+    json["steps"][3]["least"] = json["steps"][3]["seconds"].get<double>() + 1;
+    CHECK(failure(json).says("steps[3]: `least` is"));
+    json["steps"][3]["least"] = 0;
+    CHECK(failure(json).says("`least` must be given for every one of `steps`"));
+  }
+  SUBCASE("a forward of less than no time") {
+    json["forward"] = -1;
+    CHECK(failure(json).says("forward: is -1 seconds"));
+  }
+  SUBCASE("counts that cannot be") {
+    for (const char* name : {"threads", "batch", "repeats", "tokens"}) {
+      json = good;
+      json[name] = -3;
+      CHECK(failure(json).says(std::string("`") + name + "` is -3, expected at least"));
+    }
   }
   SUBCASE("a shortcut without its time") {
     for (Json& step : json["steps"]) step.erase("shortcut");
