@@ -5,6 +5,7 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <cmath>
 // --set takes lists, so a comma must not end a value.
 #define CXXOPTS_VECTOR_DELIMITER '\0'
 #include <cxxopts.hpp>
@@ -56,6 +57,8 @@ Json flag_value(const FlagInfo& flag, const std::string& text) {
       const std::size_t comma = std::min(text.find(',', begin), text.size());
       const std::string part = text.substr(begin, comma - begin);
       const Json number = Json::parse(part, nullptr, false);
+      if (part.empty() && !text.empty())
+        throw usage_error("--", flag_name(flag.name), " ", text, ": has an empty entry; leave the extra comma out");
       if (!part.empty()) list.push_back(number.is_number() ? number : Json(part));
       begin = comma + 1;
     }
@@ -110,6 +113,9 @@ at::Device CommonOptions::torch_device() const { return runtime::parse_device(de
 at::ScalarType CommonOptions::torch_dtype() const { return runtime::parse_dtype(dtype); }
 
 std::int64_t MemoryOption::bytes() const {
+  static constexpr std::pair<const char*, double> kUnits[] = {{"", 1},         {"B", 1},        {"KiB", 0x1p10},
+                                                              {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+  constexpr double kMost = 0x1p60;
   std::size_t used = 0;
   double value = 0;
   try {
@@ -117,12 +123,23 @@ std::int64_t MemoryOption::bytes() const {
   } catch (const std::exception&) {
     used = 0;
   }
-  const std::string unit = memory.substr(used);
-  const double scale = unit == "GiB" ? 0x1p30 : unit == "MiB" ? 0x1p20 : unit == "KiB" ? 0x1p10 : unit.empty() ? 1 : 0;
-  if (used == 0 || scale == 0 || !(value > 0) || value * scale > 0x1p60) {
-    throw runtime::usage_error("--memory ", memory, ": expected a size like 512MiB or 8GiB");
+  for (const auto& [unit, scale] : kUnits) {
+    // A part of a byte is a unit forgotten.
+    const double bytes = value * scale;
+    if (used > 0 && memory.substr(used) == unit && bytes >= 1 && bytes <= kMost &&
+        (scale > 1 || bytes == std::floor(bytes)))
+      return static_cast<std::int64_t>(bytes);
   }
-  return static_cast<std::int64_t>(value * scale);
+  throw runtime::usage_error("--memory ", memory,
+                             ": expected a size like 512MiB or 8GiB (units: B, KiB, MiB, GiB, TiB; none: whole bytes)");
+}
+
+void check_geometry(std::int64_t latent, std::int64_t tokens) {
+  // Beyond these the MACs of attention no longer fit 64 bits.
+  constexpr std::int64_t kMaxLatent = 2048, kMaxTokens = 1 << 20;
+  if (latent < 0 || latent > kMaxLatent)
+    throw usage_error("--latent ", latent, ": expected 1 to ", kMaxLatent, ", or 0 for the config's");
+  if (tokens < 1 || tokens > kMaxTokens) throw usage_error("--tokens ", tokens, ": expected 1 to ", kMaxTokens);
 }
 
 Json parse_settings(const Invocation& invocation, const std::vector<FlagInfo>& own,

@@ -57,6 +57,9 @@ struct MemoryOption {
   std::int64_t bytes() const;  // throws Error(usage)
 };
 
+// The size that a model is counted or timed at. Throws Error(usage).
+void check_geometry(std::int64_t latent, std::int64_t tokens);
+
 struct Invocation {
   std::string verb;
   std::vector<std::string> arguments;  // after the verb

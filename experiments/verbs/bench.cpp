@@ -104,9 +104,9 @@ double peak_rss_mib() {
 void run_bench(const Invocation& invocation) {
   const auto [options, common, settings] = parse_command<BenchOptions>(invocation, {"kind", "model"});
   require_option(options.model, "MODEL", invocation);
-  if (options.batch < 1 || options.repeat < 1 || options.samples < 1 || options.tokens < 1 || options.latent < 0) {
-    throw runtime::usage_error("bench: --batch, --repeat, --samples and --tokens must be at least 1");
-  }
+  if (options.batch < 1 || options.repeat < 1 || options.samples < 1)
+    throw runtime::usage_error("bench: --batch, --repeat and --samples must be at least 1");
+  check_geometry(options.latent, options.tokens);
   if (options.kind == "layers") return bench_layers(options, common, settings, invocation);
   if (!options.output.empty())
     throw runtime::usage_error("bench ", options.kind, ": writes no file; leave --output out");

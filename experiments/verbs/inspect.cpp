@@ -23,9 +23,6 @@ namespace {
 using runtime::percent;
 using runtime::with_commas;
 
-// Beyond these the MACs of attention no longer fit 64 bits.
-constexpr int kMaxLatent = 2048, kMaxTokens = 1 << 20;
-
 struct InspectOptions {
   std::string model, spec, diff, base, variant, output;
   int latent = 0, tokens = 77;
@@ -199,11 +196,7 @@ void print_removals(const unet::Spec& spec) {
 }
 
 void check_inspect_options(const InspectOptions& options, const CommonOptions& common, const Json& settings) {
-  if (options.latent < 0 || options.latent > kMaxLatent) {
-    throw runtime::usage_error("--latent ", options.latent, ": expected 1 to ", kMaxLatent, ", or 0 for the config's");
-  }
-  if (options.tokens < 1 || options.tokens > kMaxTokens)
-    throw runtime::usage_error("--tokens ", options.tokens, ": expected 1 to ", kMaxTokens);
+  check_geometry(options.latent, options.tokens);
   if (!options.base.empty() && !options.spec.empty())
     throw runtime::usage_error("inspect: --base recovers a spec, --spec gives one; choose one of them");
   if (options.output.empty()) return;

@@ -92,12 +92,12 @@ void check_options(const SolveOptions& options, const Json& settings) {
     if (!options.preset.empty() && settings.contains(flag))
       throw runtime::usage_error("solve: a preset fixes what is removed; `", flag, "` cannot be given with it");
   }
-  if (options.latent < 0 || options.tokens < 1 || options.verify < 0 || options.intervals < 0 || options.samples < 0 ||
-      options.batch < 0 || options.per_round < 1) {
+  if (options.verify < 0 || options.intervals < 0 || options.samples < 0 || options.batch < 0 ||
+      options.per_round < 1) {
     throw runtime::usage_error(
-        "solve: --latent, --verify, --intervals, --samples and --batch must not be negative, --tokens and --per-round "
-        "at least 1");
+        "solve: --verify, --intervals, --samples and --batch must not be negative, --per-round at least 1");
   }
+  check_geometry(options.latent, options.tokens);
   if (options.keep.empty() == false && options.curve.empty())
     throw runtime::usage_error("solve: --keep says the points of a curve; give --curve FILE, or use --budget");
   for (const double keep : options.keep) {

@@ -315,9 +315,15 @@ def test_calibration_files_that_are_none(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [("--memory", "nan"), ("--memory", "0"), ("--memory", "-1GiB"), ("--memory", "1e300"), ("--memory", "4 parsecs"), ("--batch", "-1"), ("--samples", "-1")])
+@pytest.mark.parametrize("flags", [("--memory", "nan"), ("--memory", "0"), ("--memory", "-1GiB"), ("--memory", "1e300"), ("--memory", "4 parsecs"), ("--memory", "0.5"), ("--memory", "1.5"), ("--memory", "1.5B"), ("--batch", "-1"), ("--samples", "-1")])
 def test_senseless_amounts(flags: tuple[str, str], world: World, tmp_path: Path) -> None:
     refused(USAGE, *score(world, world.unet, tmp_path), *flags, says=flags[0])
+
+
+@pytest.mark.parametrize(("flag", "value", "most"), [("--latent", "1000000000", "2048"), ("--latent", "-1", "2048"), ("--tokens", "2000000000", "1048576"), ("--tokens", "0", "1048576")])
+def test_sizes_beyond_reason(flag: str, value: str, most: str, world: World, tmp_path: Path) -> None:
+    for verb in (["solve", world.unet, "--preset", "bk-sdm-base", "-o", tmp_path / "o"], ["bench", "forward", world.unet], ["inspect", world.unet]):
+        refused(USAGE, *verb, flag, value, says=f"{flag} {value}: expected 1 to {most}")
 
 
 def test_unknown_layers(world: World, tmp_path: Path) -> None:
@@ -327,6 +333,9 @@ def test_unknown_layers(world: World, tmp_path: Path) -> None:
     refused(USAGE, *forward, "--taps", "mid_blok", says="did you mean `mid_block`?")
     solve = ["solve", world.unet, "--scores", world.scores, "--budget", "params=0.8", "-o", tmp_path / "o"]
     refused(USAGE, *solve, "--must-keep", "mid_block.resnet.0", says="did you mean `mid_block.resnets.0`")
+    refused(USAGE, *solve, "--must-keep", "mid_block", says="`mid_block` is no unit, but holds some; name those: mid_block.resnets.0,mid_block.")
+    for empty in (",", "mid_block.resnets.0,", ",mid_block.resnets.0", "mid_block.resnets.0,,mid_block.resnets.1"):
+        refused(USAGE, *solve, "--must-keep", empty, says="has an empty entry")
     layer = "mid_block.resnets.0"
     refused(USAGE, *solve, "--must-keep", layer, "--must-remove", layer, says=layer)
 
