@@ -178,7 +178,10 @@ void check_output(const fs::path& path, Existing existing, OutputKind kind) {
 
 void check_own_folder(const fs::path& path, Existing existing, const std::string& marker, const std::string& maker) {
   check_output(path, existing, OutputKind::folder);
-  if (!fs::is_directory(path) || fs::is_empty(path) || fs::exists(path / marker)) return;
+  if (!fs::exists(fs::symlink_status(path))) return;
+  if (!fs::is_directory(path))
+    throw usage_error(path.string(), " is a file and will not be replaced by a folder; give another -o");
+  if (fs::is_empty(path) || fs::exists(path / marker)) return;
   throw usage_error(path.string(), " holds files that `", maker, "` did not make; --overwrite will not replace it");
 }
 

@@ -33,8 +33,8 @@ enum class OutputKind { file, folder };
 void check_output(const std::filesystem::path& path, Existing existing, OutputKind kind = OutputKind::file);
 
 // As check_output for a folder; one that is there and not empty is only replaced where it holds the file `marker`, by
-// which `maker` knows its own: --overwrite takes the place of the whole folder, and a slip of -o must not cost anyone's
-// files. Throws Error(usage).
+// which `maker` knows its own, and a file never: --overwrite takes the place of the whole folder, and a slip of -o must
+// not cost anyone's files. Throws Error(usage).
 void check_own_folder(const std::filesystem::path& path, Existing existing, const std::string& marker,
                       const std::string& maker);
 

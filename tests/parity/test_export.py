@@ -127,6 +127,21 @@ def test_no_input_is_replaced_and_no_copy_holds_itself(models: Path, pipeline: P
     refused(USAGE, "export", pipeline, "--spec", of_pipeline, "-o", pipeline / "vae" / "out", says="lies in")
 
 
+def test_no_file_is_replaced_by_a_folder(models: Path, tmp_path: Path) -> None:
+    spec = write_spec(models / "sd1", ["mid_block.resnets.0"], "drop", tmp_path / "spec.json")
+    ok("export", models / "sd1", "--format", "dense-zero", "-o", tmp_path / "made")
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    shutil.copy(tmp_path / "made" / "diffusion_pytorch_model.safetensors", checkpoint)
+    (tmp_path / "notes.txt").write_text("mine\n")
+    (tmp_path / "link").symlink_to(tmp_path / "notes.txt")
+    before = {path: path.read_bytes() for path in (spec, checkpoint, tmp_path / "notes.txt", tmp_path / "link")}
+    for path in before:
+        refused(USAGE, "export", models / "sd1", "--spec", spec, "--overwrite", "-o", path, says="is a file")
+    single = ["--format", "single-file", "--storage", "f16", "--overwrite", "-o", checkpoint]
+    refused(USAGE, "export", checkpoint, *single, says="is a file")
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_a_lora_inside_the_folder_that_is_replaced(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     spec = write_spec(models / "sd1", second_layers(4), "drop", tmp_path / "spec.json")
