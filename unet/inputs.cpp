@@ -131,6 +131,10 @@ void check_inputs(const Inputs& in, const Config& config, const std::string& whe
   for (const Field& field : kFields) {
     const at::Tensor& tensor = in.*field.member;
     if (tensor.defined()) check_type(field, tensor, where);
+    if (tensor.defined() && tensor.numel() == 0) {
+      throw input_error(where, ": `", field.name, "` is ", runtime::sizes_text(tensor),
+                        "; none of its dimensions may be 0");
+    }
     if (tensor.defined() && tensor.is_floating_point() && !at::isfinite(tensor).all().item<bool>())
       throw runtime::non_finite_error(where, ": `", field.name, "` holds NaN or Inf");
     if (tensor.defined() && (tensor.dim() == 0 || tensor.size(0) != batch)) {

@@ -287,6 +287,7 @@ f32 = np.float32
         ({"timestep": np.array([True, False])}, "`timestep` is BOOL, expected integers or floats"),
         ({"encoder_hidden_states": np.zeros((2, 7, 24), f32)}, "made for another model?"),
         ({"encoder_hidden_states": np.zeros((3, 7, 16), f32)}, "`encoder_hidden_states`"),
+        ({"encoder_hidden_states": np.zeros((2, 0, 16), f32)}, "`encoder_hidden_states` is [2, 0, 16]; none of its dimensions may be 0"),
         ({"encoder_hidden_states": None}, "`encoder_hidden_states` [B, T, 16] is missing"),
         ({"timestep": np.array([1, 2, 3])}, "`timestep` is [3], expected [2]"),
         ({"timestep": None}, "tensor `timestep` is missing"),
