@@ -87,6 +87,20 @@ void exchange(const fs::path& a, const fs::path& b) {
   fs::rename(aside, a);
 }
 
+// Throws Error(usage) where `to` is there, even if it came between a look and this call. File systems that cannot do
+// both at once get a look and a rename, which fails on a folder that is not empty.
+void move_to_new(const fs::path& from, const fs::path& to) {
+  bool taken = false;
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0) {
+    taken = errno == EEXIST || fs::exists(fs::symlink_status(to));
+    if (!taken) fs::rename(from, to);
+  }
+  if (taken) {
+    throw usage_error(to.string(), " was made by another process meanwhile and is left as it is; give another -o, or ",
+                      "--overwrite to replace it");
+  }
+}
+
 // A rename is on the disk only when its folder is; a failure here loses no data that was there before.
 void sync_parent(const fs::path& path) {
   const fs::path parent = path.parent_path().empty() ? "." : path.parent_path();
@@ -195,11 +209,11 @@ void write_folder_via(const fs::path& path, Existing existing, const std::functi
     fs::remove_all(temporary);
     fs::create_directory(temporary);
     fill(temporary);
-    if (fs::exists(fs::symlink_status(target))) {
+    if (existing == Existing::overwrite && fs::exists(fs::symlink_status(target))) {
       exchange(temporary, target);
       fs::remove_all(temporary, ignored);
     } else {
-      fs::rename(temporary, target);
+      move_to_new(temporary, target);
     }
   } catch (const fs::filesystem_error& error) {
     fs::remove_all(temporary, ignored);

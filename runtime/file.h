@@ -39,6 +39,7 @@ void check_own_folder(const std::filesystem::path& path, Existing existing, cons
                       const std::string& maker);
 
 // Writes a folder: `fill` gets a fresh sibling folder, which takes the place of `path` when it is complete.
+// Throws Error(usage) as check_output does, and with refuse also where `path` appeared while `fill` was at work.
 void write_folder_via(const std::filesystem::path& path, Existing existing,
                       const std::function<void(const std::filesystem::path&)>& fill);
 

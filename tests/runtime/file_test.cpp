@@ -206,6 +206,48 @@ TEST_CASE("a folder appears whole, or replaces the old one whole") {
   CHECK(entry_count(folder / "new") == 1);
 }
 
+TEST_CASE("a folder that another process finished meanwhile is left as it is") {
+  const TemporaryFolder folder;
+  const auto late = [&](Existing existing) {
+    return thrown_by([&] {
+      write_folder_via(folder / "out", existing, [&](const fs::path& path) {
+        put_two(path);
+        fs::create_directories(folder / "out");
+        put_bytes(folder / "out/first", "1");
+      });
+    });
+  };
+  const auto refused = late(Existing::refuse);
+  CHECK(refused.code == ExitCode::usage);
+  CHECK(refused.says("was made by another process meanwhile"));
+  CHECK(get_bytes(folder / "out/first") == "1");
+  CHECK(entry_count(folder / "out") == 1);
+  CHECK(entry_count(folder.path()) == 1);
+
+  write_folder_via(folder / "out", Existing::overwrite, put_two);
+  CHECK_FALSE(fs::exists(folder / "out/first"));
+}
+
+TEST_CASE("only a maker's own folder is replaced by its next one") {
+  const TemporaryFolder folder;
+  const auto check = [&](const char* name) {
+    return thrown_by([&] { check_own_folder(folder / name, Existing::overwrite, "marker", "maker"); });
+  };
+  put_bytes(folder / "file", "x");
+  fs::create_symlink("file", folder / "link");
+  for (const char* name : {"file", "link"}) {
+    CHECK(check(name).code == ExitCode::usage);
+    CHECK(check(name).says("is a file and will not be replaced by a folder"));
+  }
+  fs::create_directory(folder / "own");
+  CHECK_NOTHROW(check_own_folder(folder / "own", Existing::overwrite, "marker", "maker"));
+  put_bytes(folder / "own/other", "x");
+  CHECK(check("own").says("did not make"));
+  put_bytes(folder / "own/marker", "x");
+  CHECK_NOTHROW(check_own_folder(folder / "own", Existing::overwrite, "marker", "maker"));
+  CHECK_NOTHROW(check_own_folder(folder / "new", Existing::overwrite, "marker", "maker"));
+}
+
 TEST_CASE("a folder's name may end with a slash") {
   const TemporaryFolder folder;
   write_folder_via(folder / "out/", Existing::refuse, put_two);
