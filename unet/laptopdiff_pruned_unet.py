@@ -6,9 +6,19 @@ Paths do not shift when a neighbour goes, so tensors keep the names that they ha
 `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`.
 """
 
+import shutil
+import sys
+from pathlib import Path
+
 import torch
 from diffusers import Transformer2DModel, UNet2DConditionModel, UNet2DModel
 from torch import nn
+
+
+# diffusers loads this file under a name that depends on where it lay, and a pipeline that is saved again writes the
+# class's module into its index. By this name the index finds the file that is saved with the weights.
+MODULE = "laptopdiff_pruned_unet"
+sys.modules.setdefault(MODULE, sys.modules[__name__])
 
 
 class Identity(nn.Module):
@@ -85,10 +95,17 @@ class PrunedMixin:
         model.register_to_config(**own)
         return (model, unused) if return_unused_kwargs else model
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """With this file beside the weights, without which they do not load."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        source, copy = Path(__file__).resolve(), Path(save_directory).resolve() / f"{MODULE}.py"
+        if source != copy:
+            shutil.copyfile(source, copy)
+
 
 class PrunedUNet2DConditionModel(PrunedMixin, UNet2DConditionModel):
-    pass
+    __module__ = MODULE
 
 
 class PrunedUNet2DModel(PrunedMixin, UNet2DModel):
-    pass
+    __module__ = MODULE

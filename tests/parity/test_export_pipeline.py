@@ -46,6 +46,12 @@ def test_a_pipeline_comes_out_whole(removed: Removed, form: str, class_name: str
     want = forward(pipeline / "unet", tmp_path / "in.safetensors", tmp_path / "o.safetensors", "--spec", spec)
     assert_close(reference(loaded.unet.eval(), tmp_path / "in.safetensors"), want)
     assert_close(forward(out, tmp_path / "in.safetensors", tmp_path / "o.safetensors"), want)
+    # Saved again by diffusers it still loads, there and here.
+    loaded.save_pretrained(tmp_path / "saved")
+    again = DiffusionPipeline.from_pretrained(tmp_path / "saved", trust_remote_code=form == "custom", safety_checker=None)
+    for unet in (again.unet, load(tmp_path / "saved" / "unet", form)):
+        assert_close(reference(unet.eval(), tmp_path / "in.safetensors"), want)
+    assert_close(forward(tmp_path / "saved", tmp_path / "in.safetensors", tmp_path / "o.safetensors"), want)
     (tmp_path / "prompts.txt").write_text("a shoe\n")
     ok("sample", out, "--prompts", tmp_path / "prompts.txt", "--steps", "1", "-o", tmp_path / "images")
 
