@@ -1,7 +1,10 @@
 #include "unet/pipeline_copy.h"
 
+#include <algorithm>
+
 #include "runtime/error.h"
 #include "runtime/file.h"
+#include "runtime/safetensors.h"
 #include "runtime/weight_names.h"
 
 namespace laptopdiff::unet {
@@ -14,7 +17,7 @@ using runtime::Json;
 
 constexpr const char* kIndex = "model_index.json";
 constexpr const char* kStems[] = {"model", "diffusion_pytorch_model"};
-constexpr int kDeepest = 8;  // folders in a component; a link to a parent folder has no end
+constexpr const char* kReserved[] = {"README.md", "spec.json", "SHA256SUMS", kIndex};  // what an export writes itself
 
 void copy_plain(const fs::path& from, const fs::path& to) {
   if (!fs::is_regular_file(from)) throw input_error(from.string(), ": is not a file that can be copied");
@@ -27,13 +30,14 @@ void copy_plain(const fs::path& from, const fs::path& to) {
 }
 
 // Not fs::copy: it would give a folder its source's mode, and a read-only one could not be filled.
-void copy_folder(const fs::path& from, const fs::path& to, int depth = 0) {
-  if (depth > kDeepest)
-    throw input_error(from.string(), ": more than ", kDeepest, " folders deep; a link that leads up?");
+// Files may be links, as a download cache has them; a linked folder could be anything of the disk, or lead up.
+void copy_folder(const fs::path& from, const fs::path& to) {
   fs::create_directories(to);
   for (const auto& entry : fs::directory_iterator(from)) {
     const fs::path target = to / entry.path().filename();
-    if (entry.is_directory()) copy_folder(entry.path(), target, depth + 1);
+    if (entry.is_directory() && entry.is_symlink())
+      throw input_error(entry.path().string(), ": is a link to a folder, which is not followed; put the folder there");
+    if (entry.is_directory()) copy_folder(entry.path(), target);
     else copy_plain(entry.path(), target);
   }
 }
@@ -58,8 +62,27 @@ void drop_variant(const fs::path& folder, const std::string& stem, const std::st
   }
 }
 
+bool is_weights(const fs::path& file) {
+  const fs::path end = file.extension();
+  return end == ".safetensors" || end == ".bin" || end == ".msgpack" || end == ".onnx";
+}
+
+// A copy that does not load is worse than none: configs must read, weights must be whole (pickles are not opened).
+void check_component(const fs::path& folder) {
+  bool weights = false;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    weights = weights || is_weights(entry.path());
+    if (entry.path().extension() == ".safetensors") (void)runtime::SafetensorsFile::open(entry.path());
+  }
+  if (!fs::exists(folder / "config.json")) return;  // a tokenizer, scheduler or image processor
+  if (!runtime::read_json(folder / "config.json").is_object())
+    throw input_error((folder / "config.json").string(), ": must be an object");
+  if (!weights) throw input_error(folder.string(), ": has a config.json but no weights");
+}
+
 void copy_component(const fs::path& from, const fs::path& to, const std::string& name, const std::string& variant) {
   if (fs::is_directory(from / name)) {
+    check_component(from / name);
     copy_folder(from / name, to / name);
     for (const char* stem : kStems) drop_variant(to / name, stem, chosen_variant(to / name, stem, variant));
   } else if (name == "scheduler" && fs::exists(from / "scheduler_config.json")) {
@@ -77,16 +100,27 @@ Json read_index(const fs::path& pipeline) {
   return index;
 }
 
+// Other entries are settings, such as requires_safety_checker.
+bool is_component(const fs::path& pipeline, const std::string& name, const Json& entry) {
+  return entry.is_array() || (runtime::is_file_name(name) && fs::is_directory(pipeline / name));
+}
+
 }  // namespace
 
 std::vector<std::string> pipeline_components(const fs::path& pipeline) {
   const Json index = read_index(pipeline);
+  const std::string where = (pipeline / kIndex).string();
   std::vector<std::string> names;
   for (const auto& [name, entry] : index.items()) {
-    const bool component = !name.starts_with("_") && entry.is_array() && entry.size() == 2 && entry[1].is_string();
-    if (!component || name == "unet") continue;
-    if (!runtime::is_file_name(name))
-      throw input_error((pipeline / kIndex).string(), ": `", name.substr(0, 100), "` is not a folder's name");
+    if (name.starts_with("_") || !is_component(pipeline, name, entry)) continue;
+    const bool pair = entry.is_array() && entry.size() == 2;
+    if (pair && entry[0].is_null() && entry[1].is_null()) continue;
+    if (!pair || !entry[0].is_string() || !entry[1].is_string())
+      throw input_error(where, ": `", name.substr(0, 100), "`: expected [library, class] or [null, null]");
+    if (name == "unet") continue;
+    if (!runtime::is_file_name(name)) throw input_error(where, ": `", name.substr(0, 100), "` is not a folder's name");
+    if (std::find(std::begin(kReserved), std::end(kReserved), name) != std::end(kReserved))
+      throw input_error(where, ": `", name, "` is the name of a file that an export writes; no component may have it");
     names.push_back(name);
   }
   return names;

@@ -163,6 +163,49 @@ def test_odd_pipelines(pipeline: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
 
 
+def test_broken_components_are_not_copied(pipeline: Path, tmp_path: Path) -> None:
+    spec = write_spec(pipeline / "unet", second_layers(4), "drop", tmp_path / "spec.json")
+
+    def refuses(source: Path, *says: str) -> None:
+        refused(BAD_INPUT, "export", source, "--spec", spec, "-o", tmp_path / "out", says=list(says))
+        shutil.rmtree(source)
+
+    def copy() -> Path:
+        return Path(shutil.copytree(pipeline, tmp_path / "source"))
+
+    weights, config = "vae/diffusion_pytorch_model.safetensors", "vae/config.json"
+    (copy() / weights).write_bytes((pipeline / weights).read_bytes()[:1000])
+    refuses(tmp_path / "source", weights)
+    (copy() / weights).unlink()
+    refuses(tmp_path / "source", "vae: has a config.json but no weights")
+    (copy() / config).write_text('{"a": 1, "a": 2}')
+    refuses(tmp_path / "source", config, "`a`")
+    (copy() / config).write_text("[]")
+    refuses(tmp_path / "source", config, "must be an object")
+    (copy() / "vae" / "root").symlink_to(tmp_path)
+    refuses(tmp_path / "source", "vae/root", "is a link to a folder")
+    index = json.loads((pipeline / "model_index.json").read_text())
+    for name, entry, says in (
+        ("vae", ["diffusers"], "`vae`: expected [library, class]"),
+        ("vae", "AutoencoderKL", "`vae`: expected [library, class]"),
+        ("vae", [None, "AutoencoderKL"], "`vae`: expected [library, class]"),
+        ("other", [], "`other`: expected [library, class]"),
+        ("README.md", ["diffusers", "X"], "no component may have it"),
+        ("SHA256SUMS", ["diffusers", "X"], "no component may have it"),
+    ):
+        (copy() / "model_index.json").write_text(json.dumps(index | {name: entry}))
+        refuses(tmp_path / "source", "model_index.json", says)
+    assert not (tmp_path / "out").exists()
+    # A download cache has every file as a link.
+    for file in [p for p in copy().rglob("*") if p.is_file()]:
+        blob = tmp_path / "blobs" / str(file.relative_to(tmp_path)).replace("/", "-")
+        blob.parent.mkdir(exist_ok=True)
+        file.rename(blob)
+        file.symlink_to(blob)
+    export(tmp_path / "source", spec, "diffusers", tmp_path / "out")
+    assert (tmp_path / "out" / weights).read_bytes() == (pipeline / weights).read_bytes()
+
+
 def test_a_unet_of_another_model_is_not_put_into_a_pipeline(models: Path, pipeline: Path, tmp_path: Path) -> None:
     refused(BAD_INPUT, "export", pipeline, "--unet", models / "sdxl", "-o", tmp_path / "out", says="cross_attention_dim")
     refused(BAD_INPUT, "export", pipeline, "--unet", models / "ddpm", "-o", tmp_path / "out", says="UNet2DModel")
