@@ -173,6 +173,10 @@ Pipeline Pipeline::load(const fs::path& folder, Parts parts, const PipelineFiles
   const fs::path index_path = folder / "model_index.json";
   if (!fs::exists(index_path)) {
     if (auto flat = load_flat(folder)) return std::move(*flat);
+    if (const fs::path file = unet::single_file_of(folder); file != folder) {
+      throw input_error(folder.string(), ": not a pipeline folder but that of a single file; give ", file.string(),
+                        ", and its tokenizer and scheduler with --pipeline-config");
+    }
     throw input_error(folder.string(),
                       ": not a pipeline folder: no model_index.json; expected a folder that diffusers' "
                       "save_pretrained made from a whole pipeline");

@@ -238,6 +238,19 @@ Json shared_config() {
 
 }  // namespace
 
+fs::path spec_beside(const fs::path& file) {
+  const fs::path spec = file.parent_path() / "spec.json";
+  return file.filename() == kSingleFileName && fs::exists(spec) ? spec : fs::path();
+}
+
+fs::path single_file_of(const fs::path& path) {
+  for (const char* other : {"config.json", "model_index.json"}) {
+    if (fs::exists(path / other)) return path;
+  }
+  const fs::path file = path / kSingleFileName;
+  return fs::is_directory(path) && is_single_file(file) && !spec_beside(file).empty() ? file : path;
+}
+
 bool is_single_file(const fs::path& path) { return fs::is_regular_file(path) && path.extension() != ".json"; }
 
 std::shared_ptr<const SafetensorsFile> open_single_file(const fs::path& path) {

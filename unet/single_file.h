@@ -16,6 +16,12 @@ namespace laptopdiff::unet {
 // The name of our own single-file exports, beside which spec.json says what was removed.
 inline constexpr const char* kSingleFileName = "model.safetensors";
 
+// The spec.json beside a file of that name; empty where there is none.
+std::filesystem::path spec_beside(const std::filesystem::path& file);
+
+// The file in a folder that a single-file export made; any other path itself.
+std::filesystem::path single_file_of(const std::filesystem::path& path);
+
 // True for a path that is a file and not a config: a checkpoint in one file, or at least meant as one.
 bool is_single_file(const std::filesystem::path& path);
 

@@ -21,20 +21,12 @@ using runtime::input_error;
 
 constexpr const char* kStem = "diffusion_pytorch_model";
 
-// One of our single-file exports has spec.json beside it.
-fs::path spec_beside(const fs::path& file) {
-  const fs::path spec = file.parent_path() / "spec.json";
-  return file.filename() == kSingleFileName && fs::exists(spec) ? spec : fs::path();
-}
-
 // The U-Net folder of a pipeline, or the folder itself.
 fs::path unet_folder(const fs::path& path) {
   if (!fs::exists(path)) throw input_error(path.string(), ": no such file or folder");
   if (fs::is_directory(path) && !fs::exists(path / "config.json") && fs::exists(path / "unet" / "config.json"))
     return path / "unet";
-  if (fs::is_directory(path) && !fs::exists(path / "config.json") && !spec_beside(path / kSingleFileName).empty())
-    return path / kSingleFileName;
-  return path;
+  return single_file_of(path);
 }
 
 // Our own class for diffusers keeps the base's names; its config is not one that parse_config reads.

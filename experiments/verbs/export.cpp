@@ -116,8 +116,9 @@ Json summary_json(const ExportOptions& options, const unet::ExportPlan& plan, co
 }  // namespace
 
 void run_export(const Invocation& invocation) {
-  const auto [options, common, settings] = parse_command<ExportOptions>(invocation, {"model"});
+  auto [options, common, settings] = parse_command<ExportOptions>(invocation, {"model"});
   require_option(options.model, "MODEL", invocation);
+  options.model = unet::single_file_of(options.model).string();
   require_option(options.output, "--output", invocation);
   unet::ExportRequest request;
   request.format = unet::parse_export_format(options.format);

@@ -91,7 +91,14 @@ def test_a_single_file_is_the_pipeline_in_original_names(habitual: Path, tmp_pat
     # And from one single file to another: what is not the U-Net's comes along.
     shutil.copy(single / "model.safetensors", tmp_path / "full.safetensors")
     ok("export", tmp_path / "full.safetensors", "--format", "single-file", "-o", tmp_path / "again")
-    assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(load_file(single / "model.safetensors"))
+    names = set(load_file(single / "model.safetensors"))
+    assert set(load_file(tmp_path / "again" / "model.safetensors")) == names
+    # The folder of a single file is that file.
+    ok("export", single, "--format", "single-file", "--storage", "f16", "-o", tmp_path / "half")
+    assert set(load_file(tmp_path / "half" / "model.safetensors")) == names
+    (tmp_path / "prompts.txt").write_text("a\n")
+    draw = ["--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "images"]
+    refused(BAD_INPUT, "sample", single, *draw, says=[f"give {single / 'model.safetensors'}", "--pipeline-config"])
 
 
 @pytest.mark.parametrize(
