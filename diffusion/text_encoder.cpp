@@ -200,23 +200,43 @@ TextOutput ClipTextModelImpl::forward(const at::Tensor& ids) {
   return out;
 }
 
-ClipTextModel make_text_model(const ClipTextConfig& config, const TensorMap& weights, const std::string& where) {
-  ClipTextModel model(config);
+namespace {
+
+// The model's own names; a tensor in both layouts could be either.
+TensorMap plain_names(const TensorMap& weights, const std::string& where) {
   TensorMap named;
   for (const auto& [name, tensor] : weights) {
     const std::string plain = without_prefix(name, "text_model.");
-    if (!is_ignored(plain)) named[plain] = tensor;
+    if (is_ignored(plain)) continue;
+    if (!named.emplace(plain, tensor).second)
+      throw input_error(where, ": holds ", plain, " and text_model.", plain, ", which are one tensor");
   }
-  load_module(*model, named, where);
+  return named;
+}
+
+ClipTextConfig config_of(const std::filesystem::path& folder) {
+  const auto path = folder / "config.json";
+  return clip_text_config(runtime::read_json(path), path.string());
+}
+
+}  // namespace
+
+ClipTextModel make_text_model(const ClipTextConfig& config, const TensorMap& weights, const std::string& where) {
+  ClipTextModel model(config);
+  load_module(*model, plain_names(weights, where), where);
   model->eval();
   for (auto& parameter : model->parameters()) parameter.set_requires_grad(false);
   return model;
 }
 
 ClipTextModel load_text_model(const std::filesystem::path& folder, const std::string& variant) {
-  const auto path = folder / "config.json";
-  const ClipTextConfig config = clip_text_config(runtime::read_json(path), path.string());
-  return make_text_model(config, runtime::read_preferred_weight_files(folder, "model", variant), folder.string());
+  return make_text_model(config_of(folder), runtime::read_preferred_weight_files(folder, "model", variant),
+                         folder.string());
+}
+
+void check_text_model(const std::filesystem::path& folder, const std::string& variant) {
+  const TensorMap weights = runtime::read_preferred_weight_files(folder, "model", variant);
+  check_module(*ClipTextModel(config_of(folder)), plain_names(weights, folder.string()), folder.string());
 }
 
 at::Tensor encode_batch(const Tokenizer& tokenizer, const std::vector<std::string>& texts,

@@ -125,12 +125,16 @@ TORCH_MODULE(ClipTextModel);
 
 // The model with the given weights in f32. Both key layouts are read (with and without `text_model.`), position_ids
 // are ignored, and so is the vision half of a CLIPModel.
-// Throws Error(bad_input) that lists all missing, unexpected and wrongly shaped tensors at once.
+// Throws Error(bad_input) that lists all missing, unexpected and wrongly shaped tensors at once, or names one that is
+// there in both layouts.
 ClipTextModel make_text_model(const ClipTextConfig& config, const runtime::TensorMap& weights,
                               const std::string& where);
 
 // config.json + model.safetensors of a folder.
 ClipTextModel load_text_model(const std::filesystem::path& folder, const std::string& variant = "");
+
+// Throws where load_text_model would for the config, names and shapes. Reads no weight.
+void check_text_model(const std::filesystem::path& folder, const std::string& variant = "");
 
 // Framed and padded ids of many texts: [N, max_length] int64. `pad` as in Tokenizer::encode.
 at::Tensor encode_batch(const Tokenizer& tokenizer, const std::vector<std::string>& texts,

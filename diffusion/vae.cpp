@@ -249,14 +249,15 @@ std::int64_t read_sample_size(runtime::ObjectReader& in, std::int64_t fallback) 
 bool exceeds(const at::Tensor& image, std::int64_t side) { return image.size(2) > side || image.size(3) > side; }
 
 // Attention weights of files from before the names were unified; some hold them as 1x1 convolutions.
-TensorMap with_current_names(const TensorMap& weights) {
+TensorMap with_current_names(const TensorMap& weights, const std::string& where) {
   TensorMap out;
   for (const auto& [name, tensor] : weights) {
     const std::string current = unet::current_attention_name(name);
     const bool is_projection =
         current.find(".attentions.") != std::string::npos && current.find(".to_") != std::string::npos;
     const bool is_convolution = tensor.dim() == 4 && tensor.size(2) == 1 && tensor.size(3) == 1;
-    out[current] = is_projection && is_convolution ? tensor.flatten(1) : tensor;
+    if (!out.emplace(current, is_projection && is_convolution ? tensor.flatten(1) : tensor).second)
+      throw input_error(where, ": holds ", name, " and ", current, ", which are one tensor");
   }
   return out;
 }
@@ -324,19 +325,32 @@ at::Tensor AutoencoderKlImpl::decode(const at::Tensor& latents, Tiling tiling) {
 
 std::int64_t AutoencoderKlImpl::downscale() const { return std::int64_t{1} << (config_.block_out_channels.size() - 1); }
 
+namespace {
+
+constexpr const char* kStem = "diffusion_pytorch_model";
+
+VaeConfig config_of(const std::filesystem::path& folder) {
+  const auto path = folder / "config.json";
+  return vae_config(runtime::read_json(path), path.string());
+}
+
+}  // namespace
+
 AutoencoderKl make_vae(const VaeConfig& config, const TensorMap& weights, const std::string& where) {
   AutoencoderKl vae(config);
-  load_module(*vae, with_current_names(weights), where);
+  load_module(*vae, with_current_names(weights, where), where);
   vae->eval();
   for (auto& parameter : vae->parameters()) parameter.set_requires_grad(false);
   return vae;
 }
 
 AutoencoderKl load_vae(const std::filesystem::path& folder, const std::string& variant) {
-  const auto path = folder / "config.json";
-  const VaeConfig config = vae_config(runtime::read_json(path), path.string());
-  return make_vae(config, runtime::read_preferred_weight_files(folder, "diffusion_pytorch_model", variant),
-                  folder.string());
+  return make_vae(config_of(folder), runtime::read_preferred_weight_files(folder, kStem, variant), folder.string());
+}
+
+void check_vae(const std::filesystem::path& folder, const std::string& variant) {
+  const TensorMap weights = runtime::read_preferred_weight_files(folder, kStem, variant);
+  check_module(*AutoencoderKl(config_of(folder)), with_current_names(weights, folder.string()), folder.string());
 }
 
 }  // namespace laptopdiff::diffusion

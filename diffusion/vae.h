@@ -82,4 +82,7 @@ AutoencoderKl make_vae(const VaeConfig& config, const runtime::TensorMap& weight
 // config.json + diffusion_pytorch_model.safetensors of a folder.
 AutoencoderKl load_vae(const std::filesystem::path& folder, const std::string& variant = "");
 
+// Throws where load_vae would for the config, names and shapes. Reads no weight.
+void check_vae(const std::filesystem::path& folder, const std::string& variant = "");
+
 }  // namespace laptopdiff::diffusion

@@ -7,11 +7,14 @@
 #include <cstdio>
 #include <iostream>
 
+#include "diffusion/text_encoder.h"
+#include "diffusion/vae.h"
 #include "experiments/command.h"
 #include "experiments/inputs.h"
 #include "experiments/verbs.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
+#include "unet/pipeline_copy.h"
 #include "unet/single_file.h"
 
 namespace laptopdiff::experiments {
@@ -90,6 +93,15 @@ void check_fits_pipeline(const unet::Config& student, const fs::path& pipeline, 
   }
 }
 
+// A single file has no configs, so nobody could tell later what lacks in it.
+void check_parts(const fs::path& pipeline, const std::string& variant) {
+  for (const std::string& name : unet::pipeline_components(pipeline)) {
+    if (!fs::is_directory(pipeline / name)) continue;  // whoever reads it says so
+    if (name == "vae") diffusion::check_vae(pipeline / name, variant);
+    if (name.starts_with("text_encoder")) diffusion::check_text_model(pipeline / name, variant);
+  }
+}
+
 // The hub's name of the base where the model knows it, else the name of its folder or pipeline.
 std::string base_name(const ExportOptions& options, const unet::Spec& spec) {
   if (!options.base_model.empty()) return options.base_model;
@@ -139,6 +151,8 @@ void run_export(const Invocation& invocation) {
   request.spec = resolve_spec(options, unet::load_architecture(source), source);
   if (!options.unet.empty()) check_fits_pipeline(request.spec.base, request.pipeline, source);
   const unet::ExportPlan plan = unet::plan_export(request.spec, request.format);
+  if (request.format == unet::ExportFormat::single_file && !request.pipeline.empty())
+    check_parts(request.pipeline, request.variant);
   const Json summary = summary_json(options, plan, request.spec);
   if (!common.dry_run) {
     if (request.pipeline.empty()) refuse_text_lora(options.weights);

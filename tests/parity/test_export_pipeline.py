@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,38 @@ def test_odd_pipelines(pipeline: Path, tmp_path: Path) -> None:
         (source / "model_index.json").write_text(json.dumps(index | {name: ["diffusers", "X"]}))
         refused(BAD_INPUT, "export", source, "--spec", spec, "-o", tmp_path / "out2", says=says)
     assert not (tmp_path / "out2").exists()
+
+
+def test_a_single_file_of_parts_that_do_not_fit_their_configs_is_refused(habitual: Path, tmp_path: Path) -> None:
+    text, vae = "text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+
+    def refuses(file: str, change: Callable[[dict[str, torch.Tensor]], None], *says: str) -> None:
+        source = Path(shutil.copytree(habitual, tmp_path / "source"))
+        tensors = load_file(source / file)
+        change(tensors)
+        save_file(tensors, source / file)
+        command = ["export", source, "--format", "single-file", "-o", tmp_path / "out"]
+        refused(BAD_INPUT, *command, says=[str(Path(file).parent), *says])
+        assert not (tmp_path / "out").exists()
+        shutil.rmtree(source)
+
+    def swap(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(n for n in tensors if n.endswith("layers.0.mlp.fc1.bias"))
+        tensors["stranger"] = tensors.pop(name)
+        tensors.pop(next(n for n in tensors if n.endswith("final_layer_norm.weight")))
+
+    def double(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(n for n in tensors if n.endswith("final_layer_norm.weight"))
+        plain = name.removeprefix("text_model.")
+        tensors |= {plain: tensors[name] + 1, "text_model." + plain: tensors[name] + 2}
+
+    def cut(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["encoder.conv_in.bias"] = tensors["encoder.conv_in.bias"][:-1].clone()
+        tensors.pop("decoder.conv_out.bias")
+
+    refuses(text, swap, "layers.0.mlp.fc1.bias", "final_layer_norm.weight", "stranger")
+    refuses(text, double, "which are one tensor")
+    refuses(vae, cut, "encoder.conv_in.bias is", "decoder.conv_out.bias")
 
 
 def test_broken_components_are_not_copied(pipeline: Path, tmp_path: Path) -> None:
