@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "runtime/file.h"
 #include "runtime/progress.h"
 
 namespace laptopdiff::unet {
@@ -10,16 +11,20 @@ namespace {
 using runtime::percent;
 using runtime::with_commas;
 
+constexpr const char* kFence = "---";
+constexpr std::string_view kBaseModel = "base_model: ";
+constexpr const char* kOurTag = "- laptopdiff";
+
 // A JSON string is a YAML string.
 std::string quoted(const std::string& text) { return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 void header(std::ostream& out, const CardFacts& facts, const Spec& spec) {
   const bool text_to_image = facts.pipeline && spec.base.model_class == ModelClass::conditional;
   out << "---\n";
-  if (!facts.base_model.empty()) out << "base_model: " << quoted(facts.base_model) << "\n";
+  if (!facts.base_model.empty()) out << kBaseModel << quoted(facts.base_model) << "\n";
   out << "library_name: diffusers\n";
   if (text_to_image) out << "pipeline_tag: text-to-image\n";
-  out << "tags:\n- laptopdiff\n- layer-pruning\n- diffusion\n---\n\n";
+  out << "tags:\n" << kOurTag << "\n- layer-pruning\n- diffusion\n---\n\n";
 }
 
 void sizes(std::ostream& out, const CardFacts& facts, const ExportPlan& plan, const Program& base,
@@ -80,6 +85,22 @@ void provenance(std::ostream& out, const CardFacts& facts, const ExportPlan& pla
 }
 
 }  // namespace
+
+std::string base_model_of_card(const std::filesystem::path& folder) {
+  const auto file = folder / "README.md";
+  if (!std::filesystem::is_regular_file(file)) return "";
+  std::istringstream lines(runtime::read_file(file));
+  std::string line, base;
+  bool ours = false;
+  if (!std::getline(lines, line) || line != kFence) return "";
+  while (std::getline(lines, line) && line != kFence) {
+    ours = ours || line == kOurTag;
+    if (!line.starts_with(kBaseModel)) continue;
+    const Json name = Json::parse(line.substr(kBaseModel.size()), nullptr, /*allow_exceptions=*/false);
+    if (name.is_string()) base = name.get<std::string>();
+  }
+  return ours ? base : "";
+}
 
 std::string model_card(const CardFacts& facts, const ExportPlan& plan, const Spec& spec) {
   const Program base = build_base(spec.base), pruned = prune(base, spec);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "unet/export_plan.h"
@@ -17,6 +18,9 @@ struct CardFacts {
   std::uint64_t weight_bytes = 0;  // of the U-Net as written
   Json made_by;                    // of this export
 };
+
+// The base that the card of an earlier export names; empty where `folder` has no card of ours.
+std::string base_model_of_card(const std::filesystem::path& folder);
 
 std::string model_card(const CardFacts& facts, const ExportPlan& plan, const Spec& spec);
 

@@ -14,6 +14,7 @@
 #include "experiments/verbs.h"
 #include "runtime/error.h"
 #include "runtime/progress.h"
+#include "unet/model_card.h"
 #include "unet/pipeline_copy.h"
 #include "unet/single_file.h"
 
@@ -102,9 +103,15 @@ void check_parts(const fs::path& pipeline, const std::string& variant) {
   }
 }
 
-// The hub's name of the base where the model knows it, else the name of its folder or pipeline.
+// The hub's name of the base where the model knows it, what the card of an earlier export says, else the name of the
+// model's folder or pipeline.
 std::string base_name(const ExportOptions& options, const unet::Spec& spec) {
   if (!options.base_model.empty()) return options.base_model;
+  for (const std::string& source : {options.unet, options.model}) {
+    if (source.empty()) continue;
+    const fs::path folder = fs::is_directory(source) ? fs::path(source) : fs::path(source).parent_path();
+    if (const std::string first = unet::base_model_of_card(folder); !first.empty()) return first;
+  }
   const Json known = spec.base.raw.value("_name_or_path", Json());
   const std::string name = known.is_string() ? known.get<std::string>() : "";
   const bool of_hub = std::count(name.begin(), name.end(), '/') == 1 && name.front() != '/' && name.front() != '.';

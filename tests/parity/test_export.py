@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from export_cases import CASES, assert_close, cases, export, forward, load, reference, second_layers, write_spec
+from huggingface_hub import ModelCard
 from program import BAD_INPUT, NON_FINITE, USAGE, ok, refused
 from safetensors.torch import load_file, save_file
 
@@ -64,6 +65,24 @@ def test_an_export_of_an_export_needs_no_spec(models: Path, tmp_path: Path) -> N
     assert (tmp_path / "dense" / name).read_bytes() == (tmp_path / "want" / name).read_bytes()
     other = write_spec(models / "sd1", ["mid_block.resnets.0"], "drop", tmp_path / "other.json")
     refused(USAGE, "export", tmp_path / "native", "--spec", other, "-o", tmp_path / "x", says="pruned already")
+
+
+def test_an_export_of_an_export_names_the_first_base(models: Path, tmp_path: Path) -> None:
+    spec = write_spec(models / "sd1", CASES["bk base"][1], "drop", tmp_path / "spec.json")
+
+    def base_of(folder: Path) -> str:
+        return ModelCard.load(folder / "README.md").data.base_model
+
+    for name, flags in (("sd1", []), ("some/base", ["--base-model", "some/base"])):
+        export(models / "sd1", spec, "diffusers", tmp_path / "first", "--overwrite", *flags)
+        ok("export", tmp_path / "first", "--format", "dense-zero", "--overwrite", "-o", tmp_path / "second")
+        ok("export", tmp_path / "second", "--storage", "f16", "--overwrite", "-o", tmp_path / "third")
+        assert [base_of(tmp_path / n) for n in ("first", "second", "third")] == [name] * 3
+    # Another's card names what that model was made from, and the model itself is the base here.
+    model = Path(shutil.copytree(models / "sd1", tmp_path / "tuned"))
+    (model / "README.md").write_text('---\nbase_model: "not/this"\n---\n')
+    export(model, spec, "diffusers", tmp_path / "fourth")
+    assert base_of(tmp_path / "fourth") == "tuned"
 
 
 def test_storage_is_kept_or_chosen(models: Path, tmp_path: Path) -> None:
