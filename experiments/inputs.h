@@ -17,8 +17,7 @@ const std::set<std::string>& input_settings();
 std::vector<std::string> split_files(const std::string& text);
 
 // Throws Error(usage) where an output would replace what `settings` have read: it is one of their inputs, holds one, or
-// lies in one that is a folder. A model's weights are mapped and its folder is listed, so nothing new belongs there
-// either.
+// is there already and lies in one that is a folder.
 void check_apart(const std::filesystem::path& output, const runtime::Json& settings);
 
 }  // namespace laptopdiff::experiments
