@@ -73,18 +73,18 @@ std::vector<std::string> split_files(const std::string& text) {
   return files;
 }
 
-void check_apart(const fs::path& output, const Json& settings) {
+void check_apart(const fs::path& output, const Json& settings, Holds holds) {
   std::vector<std::string> inputs;
   collect(settings, inputs);
   std::error_code unreadable;
-  const bool replaces = fs::exists(fs::symlink_status(output, unreadable));
+  const bool stays_out = holds == Holds::copies || fs::exists(fs::symlink_status(output, unreadable));
   for (const std::string& input : inputs) {
     for (const fs::path& from : places_of(input)) {
       for (const fs::path& to : places_of(output)) {
         if (from == to) throw usage_error(output.string(), " is read as well; give another -o");
         if (begins_with(from, to))
           throw usage_error(output.string(), " holds ", input, ", which it would replace; give another -o");
-        if (replaces && begins_with(to, from))
+        if (stays_out && begins_with(to, from))
           throw usage_error(output.string(), " lies in ", input, ", which is read; give another -o");
       }
     }

@@ -16,8 +16,11 @@ const std::set<std::string>& input_settings();
 // One file, whatever its name, or several with commas between them.
 std::vector<std::string> split_files(const std::string& text);
 
+// Of what an output will hold.
+enum class Holds { results, copies };
+
 // Throws Error(usage) where an output would replace what `settings` have read: it is one of their inputs, holds one, or
-// is there already and lies in one that is a folder.
-void check_apart(const std::filesystem::path& output, const runtime::Json& settings);
+// lies in one that is a folder and is there already, or will hold a copy of that folder.
+void check_apart(const std::filesystem::path& output, const runtime::Json& settings, Holds holds = Holds::results);
 
 }  // namespace laptopdiff::experiments

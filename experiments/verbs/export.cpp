@@ -145,7 +145,7 @@ void run_export(const Invocation& invocation) {
   request.existing = common.existing();
   request.variant = options.weights.variant;
   runtime::check_own_folder(options.output, common.existing(), kMarker, "export");
-  check_apart(options.output, settings);
+  check_apart(options.output, settings, Holds::copies);
   const c10::InferenceMode inference;
   request.pipeline = pipeline_of(options);
   if (unet::is_single_file(options.model)) {
