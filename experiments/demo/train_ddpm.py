@@ -32,7 +32,7 @@ from train_teacher import (
     to_pixels,
     write_grid,
 )
-from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_pipeline, write_summary
+from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_output, write_summary
 
 SAMPLE_COUNT, SAMPLE_COLUMNS, SAMPLE_STEPS = 64, 8, 25
 
@@ -129,7 +129,7 @@ def main() -> None:
     length.add_argument("--steps", type=int, metavar="N")
     length.add_argument("--minutes", type=float, default=10, metavar="M", help="instead of steps (default %(default)s)")
     args = parser.parse_args()
-    train_pipeline(args, train)
+    train_output(args, train, "model_index.json")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ResNetConfig, Res
 from data import ATTRIBUTE_WORDS, CLASS_NAMES, SIDE, load_split, to_json
 from degrade import DEGRADATIONS, LEVELS, shift
 from tokenizer import build_tokenizer
-from training import Stage, add_training_flags, autocast, prepare_device, stage_options, write_summary
+from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_output, write_summary
 
 MEAN, STD = 0.5, 0.5
 MAX_LOGIT_SCALE = math.log(100)
@@ -380,13 +379,7 @@ def main() -> None:
     length.add_argument("--steps", type=int, metavar="N", help="steps of every stage")
     length.add_argument("--minutes", type=float, default=2.5, metavar="M", help="or the time of all (%(default)s)")
     args = parser.parse_args()
-    if args.probe:
-        with tempfile.TemporaryDirectory() as state:
-            train(args, Path(state))
-    elif (args.output / "classifier").exists():
-        print(f"{args.output}: already complete")
-    else:
-        train(args, args.output.with_name(args.output.name + ".state"))
+    train_output(args, train, "classifier")
 
 
 if __name__ == "__main__":

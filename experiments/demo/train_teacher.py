@@ -31,7 +31,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from data import ATTRIBUTE_WORDS, CLASS_NAMES, load_split
 from tokenizer import build_tokenizer
-from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_pipeline, write_summary
+from training import Stage, add_training_flags, autocast, prepare_device, stage_options, train_output, write_summary
 
 CONTEXT_WIDTH = 96
 CAPTION_DROPOUT = 0.1
@@ -416,7 +416,7 @@ def main() -> None:
     length.add_argument("--vae-steps", type=int, metavar="N", help="steps of the autoencoder")
     length.add_argument("--vae-minutes", type=float, default=1.0, metavar="M", help="or its time (default %(default)s)")
     args = parser.parse_args()
-    train_pipeline(args, train)
+    train_output(args, train, "model_index.json")
 
 
 if __name__ == "__main__":

@@ -351,12 +351,13 @@ def _floating_state(module: nn.Module) -> list[Tensor]:
     return [p.detach() for p in module.parameters()] + buffers
 
 
-def train_pipeline(args: argparse.Namespace, train: Callable[[argparse.Namespace, Path], None]) -> None:
-    """Trains a pipeline folder unless it is complete; `train` gets where its state lies, which a probe throws away."""
+def train_output(args: argparse.Namespace, train: Callable[[argparse.Namespace, Path], None], last: str) -> None:
+    """Trains the output folder unless it holds `last`, which is written last; `train` gets where its state lies, which a
+    probe throws away."""
     if args.probe:
         with tempfile.TemporaryDirectory() as state:
             train(args, Path(state))
-    elif (args.output / "model_index.json").exists():
+    elif (args.output / last).exists():
         print(f"{args.output}: already complete")
     else:
         train(args, args.output.with_name(args.output.name + ".state"))
