@@ -142,8 +142,7 @@ Latency read_latency(const std::filesystem::path& path) {
   const Json json = runtime::read_json(path);
   const std::string where = path.string();
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat, "\"");
+  in.require_format(kFormat);
   Latency latency;
   if (!in.has("base")) throw input_error(where, ": `base` is missing");
   ObjectReader base(in.raw("base"), where + ": base");

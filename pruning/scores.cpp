@@ -212,8 +212,7 @@ Scores read_scores(const std::filesystem::path& path) {
   const Json json = runtime::read_json(path);
   const std::string where = path.string();
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat, "\"");
+  in.require_format(kFormat);
   Scores scores;
   scores.criterion = in.required<std::string>("criterion");
   ObjectReader base(in.raw("base"), where + ": base");

@@ -176,6 +176,13 @@ std::vector<std::string> ObjectReader::unread() const {
   return keys;
 }
 
+void ObjectReader::require_format(std::string_view expected, std::string_view made_by) {
+  const auto format = required<std::string>("format");
+  if (format == expected) return;
+  throw input_error(where_, ": `format` is \"", format, "\", expected \"", expected, "\"",
+                    made_by.empty() ? "" : cat(", which ", made_by, " writes"));
+}
+
 void ObjectReader::finish() const {
   const std::vector<std::string> keys = unread();
   if (keys.empty()) return;

@@ -38,7 +38,7 @@ void write_json(const std::filesystem::path& path, const Json& value);
 // Reads the fields of one JSON object, each by name and type, and refuses the keys nobody asked for.
 //
 //   ObjectReader in(json, "spec.json");
-//   const auto format = in.required<std::string>("format");
+//   in.require_format("laptopdiff.example/1");
 //   const auto seed = in.get<std::int64_t>("seed", 0);
 //   in.finish();  // throws: spec.json: unknown key `sede` (did you mean `seed`?)
 class ObjectReader {
@@ -64,6 +64,10 @@ class ObjectReader {
   std::vector<std::string> unread() const;
   // Throws Error(bad_input) for unread keys, naming the near known ones.
   void finish() const;
+  // The `format` that our own files begin with. `made_by` may say what writes such a file. Throws Error(bad_input)
+  // where it is another.
+  void require_format(std::string_view expected, std::string_view made_by = {});
+
   const std::string& where() const { return where_; }
 
   // Checked conversion: the type must match, integers must be integral and in range, floats finite.

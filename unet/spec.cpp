@@ -264,8 +264,7 @@ std::string spec_digest(const Spec& spec) { return runtime::sha256(identity_json
 
 Spec parse_spec(const Json& json, const std::string& where) {
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kSpecFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kSpecFormat, "\"");
+  in.require_format(kSpecFormat);
   Spec spec;
   if (!in.has("base")) throw input_error(where, ": `base` is missing");
   ObjectReader base(in.raw("base"), where + ": base");

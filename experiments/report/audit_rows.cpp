@@ -59,8 +59,7 @@ AuditFile read_audit(const std::filesystem::path& path) {
   const Json json = runtime::read_json(path);
   const std::string where = path.string();
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat, "\"");
+  in.require_format(kFormat);
   const Json& rows = in.raw("rows");
   if (!rows.is_array()) throw input_error(where, ": `rows` must be a list");
   AuditFile audit;

@@ -32,11 +32,7 @@ CurveFile read_curve(const std::filesystem::path& path) {
   const Json json = runtime::read_json(path);
   const std::string where = path.string();
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kFormat) {
-    throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat,
-                      "\", which `laptopdiff solve --curve` writes");
-  }
+  in.require_format(kFormat, "`laptopdiff solve --curve`");
   CurveFile curve;
   curve.name = path.filename().string();
   curve.resource = in.required<std::string>("resource");

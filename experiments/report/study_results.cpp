@@ -199,8 +199,7 @@ StudyResults read_study_results(const fs::path& folder) {
   const Json json = read_results_json(folder);
   const std::string where = (folder / "results.json").string();
   ObjectReader in(json, where);
-  const auto format = in.required<std::string>("format");
-  if (format != kFormat) throw input_error(where, ": `format` is \"", format, "\", expected \"", kFormat, "\"");
+  in.require_format(kFormat);
   StudyResults results;
   results.folder = folder;
   results.name = in.get<std::string>("name", "");
