@@ -3,7 +3,6 @@
 #include "unet/cpu_winograd.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/cpu/Utils.h>
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 
@@ -196,11 +195,8 @@ class Convolution {
 }  // namespace
 
 bool has_winograd(const at::Tensor& kernel) {
-  // With AMX products are so fast that the transforms would count most: not measured, so left alone. (LibTorch has no
-  // plain question for it; this one also asks the kernel for leave to use AMX, as its own products do.)
   return kernel.scalar_type() == at::kBFloat16 && kernel.dim() == 4 && kernel.size(2) == 3 && kernel.size(3) == 3 &&
-         kernel.size(0) % kOut == 0 && kernel.size(1) % kLanes == 0 && has_brgemm(at::kBFloat16) &&
-         !at::cpu::init_amx();
+         kernel.size(0) % kOut == 0 && kernel.size(1) % kLanes == 0 && has_brgemm(at::kBFloat16);
 }
 
 at::Tensor pack_winograd(const at::Tensor& kernel) {
