@@ -54,10 +54,28 @@ if(LAPTOPDIFF_CUDA STREQUAL "ON" AND NOT LAPTOPDIFF_WITH_CUDA)
   message(FATAL_ERROR "LAPTOPDIFF_CUDA is ON, but the LibTorch in ${Torch_DIR} is a CPU build; "
                       "give the folder of a CUDA build with -DTorch_DIR=..., or configure with -DLAPTOPDIFF_CUDA=AUTO")
 endif()
+# Of the CUDA compiler alone: the kernels themselves.
+set(LAPTOPDIFF_WITH_NVCC OFF)
+if(NOT LAPTOPDIFF_CUDA STREQUAL "OFF")
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    set(LAPTOPDIFF_WITH_NVCC ON)
+  elseif(LAPTOPDIFF_WITH_CUDA)
+    message(FATAL_ERROR "LibTorch has CUDA, but there is no CUDA compiler; install the CUDA Toolkit's nvcc and put it on "
+                        "the PATH, name it with CUDACXX=..., or configure with -DLAPTOPDIFF_CUDA=OFF")
+  endif()
+endif()
 message(STATUS "LibTorch ${Torch_VERSION} in ${Torch_DIR}, CUDA: ${LAPTOPDIFF_WITH_CUDA}")
 
 add_library(laptopdiff_torch INTERFACE)
 target_link_libraries(laptopdiff_torch INTERFACE ${TORCH_LIBRARIES})
+# LibTorch 2.11's CUDA wheel exports a std::filesystem of its own that calls what is not there (remove_all crashes): the
+# standard library has to come first.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  target_link_options(laptopdiff_torch INTERFACE LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state)
+endif()
 target_compile_options(laptopdiff_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-isystem$<SEMICOLON>${TORCH_INSTALL_PREFIX}/include>)
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(laptopdiff_torch INTERFACE ${torch_flags})
