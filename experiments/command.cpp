@@ -14,6 +14,7 @@
 #include "experiments/inputs.h"
 #include "experiments/version.h"
 #include "runtime/error.h"
+#include "runtime/gpu.h"
 #include "runtime/progress.h"
 #include "runtime/tensors.h"
 
@@ -208,7 +209,7 @@ CommonOptions take_common(Json& settings) {
   if (options.threads < 0 || options.threads > 1024)
     throw usage_error("--threads ", options.threads, ": expected 0 to 1024");
   (void)options.torch_dtype();  // a wrong name is an error even where the verb has no use for it
-  (void)options.torch_device();
+  if (options.torch_device().is_cuda()) runtime::make_gpu_repeatable();
   if (options.threads > 0) at::set_num_threads(options.threads);
   if (options.quiet) runtime::set_verbosity(runtime::Verbosity::quiet);
   return options;

@@ -7,6 +7,9 @@
 
 #include "runtime/error.h"
 #include "unet/cpu_attention.h"
+#include "unet/cpu_group_norm.h"
+#include "unet/forward_graphs.h"
+#include "unet/gpu_ops.h"
 #include "unet/weights.h"
 
 namespace laptopdiff::unet {
@@ -84,8 +87,9 @@ at::Tensor Executor::linear(const Step& step, const std::string& name, const at:
   const at::Tensor shift = bias(step, name + ".");
   if (matrix.is_mkldnn())
     return packed_linear(input, matrix, shift, residual.defined() ? Epilogue::add : Epilogue::none, residual);
-  const at::Tensor output = shift.defined() ? at::linear(input, matrix, shift) : at::linear(input, matrix);
-  return residual.defined() ? output + residual : output;
+  at::Tensor output = shift.defined() ? at::linear(input, matrix, shift) : at::linear(input, matrix);
+  if (!residual.defined()) return output;
+  return layout_ == Layout::gpu ? output.add_(residual) : output + residual;
 }
 
 ConvShape Executor::conv_shape(const Step& step, const at::Tensor& kernel) const {
@@ -101,7 +105,8 @@ at::Tensor Executor::conv(const Step& step, const std::string& name, const at::T
   const at::Tensor& kernel = weight(step, prefix + "weight");
   const at::Tensor shift = bias(step, prefix);
   const ConvShape shape = conv_shape(step, kernel);
-  if (packed_) return packed_conv(image, kernel, shift, shape, residual);
+  if (layout_ == Layout::cpu) return packed_conv(image, kernel, shift, shape, residual);
+  if (layout_ == Layout::gpu) return gpu_conv(image, kernel, shift, shape.stride, shape.padding, residual);
   const at::Tensor output = at::conv2d(image, kernel, shift, shape.stride, shape.padding);
   return residual.defined() ? residual + output : output;
 }
@@ -122,7 +127,8 @@ at::Tensor Executor::group_norm(const Step& step, const std::string& name, const
   const std::string prefix = name.empty() ? "" : name + ".";
   norm.gain = weight(step, prefix + "weight");
   norm.bias = weight(step, prefix + "bias");
-  if (packed_) return cpu_group_norm(image, norm);
+  if (layout_ == Layout::cpu) return cpu_group_norm(image, norm);
+  if (layout_ == Layout::gpu) return gpu_group_norm(image, norm);
   const auto pixelwise = [](const at::Tensor& x) { return x.unsqueeze(2).unsqueeze(3); };  // [B, C, 1, 1]
   at::Tensor normed = at::group_norm(norm.add.defined() ? image + pixelwise(norm.add) : image, norm.groups, norm.gain,
                                      norm.bias, norm.eps);
@@ -143,7 +149,7 @@ State Executor::start(const Inputs& inputs) const {
   const Config& c = program_.config;
   State state;
   state.hidden = (c.center_input_sample ? 2 * inputs.sample - 1.0 : inputs.sample).to(dtype_);
-  if (packed_) state.hidden = state.hidden.contiguous(at::MemoryFormat::ChannelsLast);
+  if (layout_ != Layout::plain) state.hidden = state.hidden.contiguous(at::MemoryFormat::ChannelsLast);
   state.height = state.hidden.size(2);
   state.width = state.hidden.size(3);
   if (inputs.encoder_hidden_states.defined()) state.context = inputs.encoder_hidden_states.to(dtype_);
@@ -299,20 +305,36 @@ void Executor::shell_out(const Step& step, State& state) const {
   state.residual = at::Tensor();
 }
 
+std::array<at::Tensor, 3> Executor::queries_keys_values(const Step& step, const std::string& prefix,
+                                                        const at::Tensor& queries, const at::Tensor& keys) const {
+  if (layout_ != Layout::gpu) {
+    return {linear(step, prefix + "to_q", queries), linear(step, prefix + "to_k", keys),
+            linear(step, prefix + "to_v", keys)};
+  }
+  if (queries.is_same(keys)) {
+    const auto parts = linear(step, prefix + "to_qkv", queries).chunk(3, -1);
+    return {parts[0], parts[1], parts[2]};
+  }
+  const auto of_text = linear(step, prefix + "to_kv", keys).chunk(2, -1);
+  return {linear(step, prefix + "to_q", queries), of_text[0], of_text[1]};
+}
+
 at::Tensor Executor::attend(const Step& step, const std::string& name, const at::Tensor& queries,
                             const at::Tensor& keys, const at::Tensor& residual) const {
   const std::string prefix = name.empty() ? "" : name + ".";
   const std::int64_t heads = stage(step).heads;
-  const at::Tensor q = linear(step, prefix + "to_q", queries), k = linear(step, prefix + "to_k", keys),
-                   v = linear(step, prefix + "to_v", keys);
+  const auto [q, k, v] = queries_keys_values(step, prefix, queries, keys);
   at::Tensor mixed;
-  if (packed_ && has_cpu_attention(dtype_, q.size(2) / heads)) {
+  if (layout_ == Layout::cpu && has_cpu_attention(dtype_, q.size(2) / heads)) {
     mixed = cpu_attention(q, k, v, heads);
   } else {
     const auto split = [&](const at::Tensor& x) {  // [B, N, C] -> [B, heads, N, C / heads]
       return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
     };
-    mixed = at::scaled_dot_product_attention(split(q), split(k), split(v)).transpose(1, 2).reshape(queries.sizes());
+    const at::Tensor product = layout_ == Layout::gpu
+                                   ? gpu_attention(split(q), split(k), split(v))
+                                   : at::scaled_dot_product_attention(split(q), split(k), split(v));
+    mixed = product.transpose(1, 2).reshape(queries.sizes());
   }
   return linear(step, prefix + "to_out.0", mixed, residual);
 }
@@ -330,14 +352,16 @@ at::Tensor Executor::token_attention(const Step& step, const State& state) const
 at::Tensor Executor::feed_forward(const Step& step, const at::Tensor& tokens) const {
   const at::Tensor normed = at::layer_norm(tokens, {step.in_channels}, weight(step, "norm3.weight"),
                                            weight(step, "norm3.bias"), kLayerNormEps);
-  if (packed_) {
+  if (layout_ == Layout::cpu) {
     const at::Tensor gate = packed_linear(normed, weight(step, "ff.gate.weight"), weight(step, "ff.gate.bias"),
                                           Epilogue::gelu);  // [B, N, 4C]
     const at::Tensor product =
         packed_linear(normed, weight(step, "ff.value.weight"), weight(step, "ff.value.bias"), Epilogue::multiply, gate);
     return linear(step, "ff.net.2", product, tokens);
   }
-  const auto halves = linear(step, "ff.net.0.proj", normed).chunk(2, -1);  // value, gate: [B, N, 4C] each
+  const at::Tensor both = linear(step, "ff.net.0.proj", normed);  // [B, N, 8C]
+  if (layout_ == Layout::gpu) return linear(step, "ff.net.2", gpu_geglu(both), tokens);
+  const auto halves = both.chunk(2, -1);  // value, gate
   return linear(step, "ff.net.2", halves[0] * at::gelu(halves[1]), tokens);
 }
 
@@ -349,6 +373,11 @@ at::Tensor Executor::plain_attention(const Step& step, const at::Tensor& image) 
   const at::Tensor tokens = normed.flatten(2).transpose(1, 2).contiguous();  // [B, N, C]
   const at::Tensor mixed = attend(step, "", tokens, tokens, {}).transpose(1, 2).reshape(image.sizes());
   return own.output_scale == 1.0 ? mixed + image : (mixed + image) / own.output_scale;
+}
+
+at::Tensor Executor::forward(const Inputs& inputs) const {
+  return graphs_ ? graphs_->run(inputs, [this](const Inputs& own) { return forward(own, {}, nullptr); })
+                 : forward(inputs, {}, nullptr);
 }
 
 at::Tensor Executor::forward(const Program& variant, const Inputs& inputs) const {

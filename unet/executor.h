@@ -2,18 +2,20 @@
 //
 // A step never writes to a tensor that another State can see, so a copy of a State is a snapshot that costs nothing.
 // All maths goes through autograd-aware ATen calls: the same executor trains students. One made for inference runs the
-// same steps on weights laid out for the CPU, with fused layers where there are some.
+// same steps on weights laid out for the device, with fused layers where there are some.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <functional>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "runtime/tensors.h"
-#include "unet/cpu_group_norm.h"
+#include "unet/group_norm.h"
 #include "unet/packed_layers.h"
 #include "unet/packed_upsample.h"
 #include "unet/program.h"
@@ -41,6 +43,7 @@ Inputs inputs_from(const TensorMap& tensors, const Config& config, const std::st
 TensorMap inputs_map(const Inputs& inputs);
 // Rows [begin, end).
 Inputs slice(const Inputs& inputs, std::int64_t begin, std::int64_t end);
+Inputs clone(const Inputs& inputs);
 // Floats as `dtype` on `device`; timestep, time_ids and class_labels keep theirs.
 Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device);
 
@@ -57,17 +60,21 @@ struct State {
 // Called after a tapped position with the module's path and the hidden state.
 using TapSink = std::function<void(const std::string& path, const at::Tensor& hidden)>;
 
+class ForwardGraphs;
+
 class Executor {
  public:
   // Binds the weights of every step of `program` (a base program or a variant). The tensors are shared: an optimiser
   // that updates them in place updates this executor. Throws Error(bad_input) where one is missing or misshapen.
   Executor(const Program& program, const TensorMap& weights);
 
-  // For inference alone: takes the weights over and, on the CPU, packs them for its matrix kernels (packed_layers.h),
-  // one by one, so that a caller who moved the last copy in holds nothing twice. It is a choice of the caller and not
-  // made in passing, because packed weights are frozen and know no gradients. Outputs equal the plain executor's within
-  // the rounding of the type, and do not depend on threads; where nothing can be packed this is the plain executor.
-  // Where it packs it also has the process's malloc give blocks of 4 MiB and more pages of their own (glibc).
+  // For inference alone: takes the weights over and lays them out for the device, one by one, so that a caller who moved
+  // the last copy in holds nothing twice. On the CPU they are packed for its matrix kernels (packed_layers.h), on a GPU
+  // images and weights are channels-last and the layers between matrix products fused (gpu_ops.h); there forward() is
+  // recorded as a graph when inputs of one shape come again (forward_graphs.h). It is a choice of the caller and not made
+  // in passing, because such weights are frozen and know no gradients. Outputs equal the plain executor's within the
+  // rounding of the type, and do not depend on threads; where there is no such layout this is the plain executor.
+  // On the CPU it also has the process's malloc give blocks of 4 MiB and more pages of their own (glibc).
   static Executor for_inference(const Program& program, TensorMap weights);
 
   // The state before the first step. Checks that the inputs have what the config needs.
@@ -75,7 +82,7 @@ class Executor {
   void run(const Step& step, State& state) const;
 
   // The whole program. `taps` names positions to report; see find_taps.
-  at::Tensor forward(const Inputs& inputs) const { return forward(inputs, {}, nullptr); }
+  at::Tensor forward(const Inputs& inputs) const;
   at::Tensor forward(const Inputs& inputs, const std::vector<Tap>& taps, const TapSink& sink) const;
   // Of a variant of this executor's program, on the same weights.
   at::Tensor forward(const Program& variant, const Inputs& inputs) const;
@@ -84,8 +91,11 @@ class Executor {
 
  private:
   using Weights = std::unordered_map<std::string, at::Tensor>;  // of a step; name below the step's path
+  enum class Layout { plain, cpu, gpu };
 
-  void pack(const Step& step, Weights& own) const;
+  Layout best_layout() const;
+  void lay_out_for_cpu(const Step& step, Weights& own) const;
+  void lay_out_for_gpu(const Step& step, Weights& own) const;
   const at::Tensor& weight(const Step& step, const std::string& name) const;
   at::Tensor bias(const Step& step, const std::string& prefix) const;  // undefined where the layer has none
   // A layer's output, with `residual` added where it is defined.
@@ -116,12 +126,15 @@ class Executor {
   at::Tensor plain_attention(const Step& step, const at::Tensor& image) const;
   at::Tensor attend(const Step& step, const std::string& name, const at::Tensor& queries, const at::Tensor& keys,
                     const at::Tensor& residual) const;
+  std::array<at::Tensor, 3> queries_keys_values(const Step& step, const std::string& prefix, const at::Tensor& queries,
+                                                const at::Tensor& keys) const;
   const Stage& stage(const Step& step) const { return program_.stages[static_cast<std::size_t>(step.stage)]; }
 
   Program program_;
   std::vector<Weights> bound_;  // by base position
   at::ScalarType dtype_ = at::kFloat;
-  bool packed_ = false;
+  Layout layout_ = Layout::plain;
+  std::shared_ptr<ForwardGraphs> graphs_;  // none where there is nothing to gain
 };
 
 }  // namespace laptopdiff::unet

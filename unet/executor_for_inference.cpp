@@ -6,6 +6,8 @@
 #endif
 
 #include "unet/executor.h"
+#include "unet/forward_graphs.h"
+#include "unet/gpu_ops.h"
 
 namespace laptopdiff::unet {
 namespace {
@@ -30,19 +32,32 @@ void keep_heap_whole() {
 
 }  // namespace
 
+Executor::Layout Executor::best_layout() const {
+  bool cpu = can_pack(dtype_), gpu = has_gpu_ops(dtype_);
+  for (const Weights& own : bound_) {
+    for (const auto& [name, tensor] : own) {
+      cpu = cpu && tensor.device().is_cpu();
+      gpu = gpu && tensor.device().is_cuda();
+    }
+  }
+  return cpu ? Layout::cpu : gpu ? Layout::gpu : Layout::plain;
+}
+
 Executor Executor::for_inference(const Program& program, TensorMap weights) {
   Executor executor(program, weights);
-  weights.clear();  // from here on the executor holds the only reference, and drops each tensor as it is packed
-  executor.packed_ = can_pack(executor.dtype_);
-  for (const Weights& own : executor.bound_) {
-    for (const auto& [name, tensor] : own) executor.packed_ = executor.packed_ && tensor.device().is_cpu();
-  }
-  if (!executor.packed_) return executor;
-  keep_heap_whole();
+  weights.clear();  // from here on the executor holds the only reference, and drops each tensor as it is laid out
+  executor.layout_ = executor.best_layout();
   const c10::InferenceMode inference;
+  const auto own = [&](const Step& step) -> Weights& { return executor.bound_[static_cast<std::size_t>(step.position)]; };
+  if (executor.layout_ == Layout::gpu) {
+    for (const Step& step : program.steps) executor.lay_out_for_gpu(step, own(step));
+    if (runtime::has_gpu_graphs()) executor.graphs_ = std::make_shared<ForwardGraphs>();
+  }
+  if (executor.layout_ != Layout::cpu) return executor;
+  keep_heap_whole();
   std::int64_t packed = 0;
   for (const Step& step : program.steps) {
-    executor.pack(step, executor.bound_[static_cast<std::size_t>(step.position)]);
+    executor.lay_out_for_cpu(step, own(step));
     packed += step.params;
     if (packed < kParamsBetweenTrims) continue;
     return_freed_memory();
@@ -52,7 +67,35 @@ Executor Executor::for_inference(const Program& program, TensorMap weights) {
   return executor;
 }
 
-void Executor::pack(const Step& step, Weights& own) const {
+void Executor::lay_out_for_gpu(const Step& step, Weights& own) const {
+  for (auto& [name, tensor] : own) {
+    if (tensor.dim() == 4) tensor = tensor.contiguous(at::MemoryFormat::ChannelsLast);
+  }
+  // What is added to conv1's output anyway takes its bias along.
+  if (step.kind == StepKind::resnet && program_.config.time_scale_shift == TimeScaleShift::shift) {
+    own["time_emb_proj.bias"] = own.at("time_emb_proj.bias") + own.at("conv1.bias");
+    own.erase("conv1.bias");
+  }
+  // Projections of one input are one product.
+  const auto merge = [&](const std::string& prefix, const std::vector<std::string>& names, const std::string& merged) {
+    for (const char* part : {".weight", ".bias"}) {
+      std::vector<at::Tensor> rows;
+      for (const std::string& name : names) {
+        const auto found = own.find(prefix + name + part);
+        if (found == own.end()) continue;
+        rows.push_back(found->second);
+        own.erase(found);
+      }
+      if (!rows.empty()) own[prefix + merged + part] = at::cat(rows);
+    }
+  };
+  const bool of_text = step.kind == StepKind::attn2 || (step.kind == StepKind::attn1 && stage(step).only_cross_attention);
+  const std::string prefix = step.kind == StepKind::attn1 ? "attn1." : step.kind == StepKind::attn2 ? "attn2." : "";
+  if (of_text) merge(prefix, {"to_k", "to_v"}, "to_kv");
+  else if (step.kind == StepKind::attn1 || step.kind == StepKind::attention) merge(prefix, {"to_q", "to_k", "to_v"}, "to_qkv");
+}
+
+void Executor::lay_out_for_cpu(const Step& step, Weights& own) const {
   const Config& c = program_.config;
   const std::int64_t tokens = std::int64_t{step.height} * step.width;
   if (step.kind == StepKind::ff) {  // GEGLU as two products, the second of which takes in the first

@@ -181,6 +181,10 @@ Inputs slice(const Inputs& inputs, std::int64_t begin, std::int64_t end) {
   return map_fields(inputs, [&](const at::Tensor& tensor) { return tensor.slice(0, begin, end); });
 }
 
+Inputs clone(const Inputs& inputs) {
+  return map_fields(inputs, [](const at::Tensor& tensor) { return tensor.clone(); });
+}
+
 Inputs to(const Inputs& inputs, at::ScalarType dtype, at::Device device) {
   Inputs moved = map_fields(inputs, [&](const at::Tensor& tensor) {
     return tensor.is_floating_point() ? tensor.to(device, dtype) : tensor.to(device);

@@ -23,6 +23,42 @@ inline unet::Config small_config() {
   return unet::parse_config(json, "small_config");
 }
 
+// What the small model lacks: linear projections, scale and shift, other activations, several blocks a shell.
+inline unet::Config other_config() {
+  runtime::Json json = {
+      {"_class_name", "UNet2DConditionModel"},
+      {"sample_size", 8},
+      {"block_out_channels", {16, 32}},
+      {"down_block_types", {"CrossAttnDownBlock2D", "DownBlock2D"}},
+      {"up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D"}},
+      {"cross_attention_dim", 12},
+      {"attention_head_dim", 4},
+      {"norm_num_groups", 8},
+      {"use_linear_projection", true},
+      {"transformer_layers_per_block", 2},
+      {"resnet_time_scale_shift", "scale_shift"},
+      {"act_fn", "gelu"},
+      {"downsample_padding", 0},
+  };
+  return unet::parse_config(json, "other_config");
+}
+
+inline unet::Config plain_attention_config() {
+  const runtime::Json json = {
+      {"_class_name", "UNet2DModel"},
+      {"sample_size", 8},
+      {"block_out_channels", {16, 32}},
+      {"down_block_types", {"DownBlock2D", "AttnDownBlock2D"}},
+      {"up_block_types", {"AttnUpBlock2D", "UpBlock2D"}},
+      {"attention_head_dim", 8},
+      {"norm_num_groups", 8},
+  };
+  return unet::parse_config(json, "plain_attention_config");
+}
+
+// Between them, all that a step can be.
+inline std::vector<unet::Config> small_configs() { return {small_config(), other_config(), plain_attention_config()}; }
+
 inline runtime::TensorMap random_weights(const unet::Program& program, std::uint64_t seed = 0) {
   torch::manual_seed(seed);
   runtime::TensorMap weights;

@@ -12,46 +12,9 @@
 using namespace laptopdiff;
 using test::random_weights;
 
-namespace {
-
-// What the small model lacks: linear projections, scale and shift, other activations, several blocks a shell.
-unet::Config other_config() {
-  runtime::Json json = {
-      {"_class_name", "UNet2DConditionModel"},
-      {"sample_size", 8},
-      {"block_out_channels", {16, 32}},
-      {"down_block_types", {"CrossAttnDownBlock2D", "DownBlock2D"}},
-      {"up_block_types", {"UpBlock2D", "CrossAttnUpBlock2D"}},
-      {"cross_attention_dim", 12},
-      {"attention_head_dim", 4},
-      {"norm_num_groups", 8},
-      {"use_linear_projection", true},
-      {"transformer_layers_per_block", 2},
-      {"resnet_time_scale_shift", "scale_shift"},
-      {"act_fn", "gelu"},
-      {"downsample_padding", 0},
-  };
-  return unet::parse_config(json, "other_config");
-}
-
-unet::Config plain_attention_config() {
-  const runtime::Json json = {
-      {"_class_name", "UNet2DModel"},
-      {"sample_size", 8},
-      {"block_out_channels", {16, 32}},
-      {"down_block_types", {"DownBlock2D", "AttnDownBlock2D"}},
-      {"up_block_types", {"AttnUpBlock2D", "UpBlock2D"}},
-      {"attention_head_dim", 8},
-      {"norm_num_groups", 8},
-  };
-  return unet::parse_config(json, "plain_attention_config");
-}
-
-}  // namespace
-
 TEST_CASE("an executor for inference gives the plain one's output within rounding") {
   const c10::InferenceMode inference;
-  for (const unet::Config& config : {test::small_config(), other_config(), plain_attention_config()}) {
+  for (const unet::Config& config : test::small_configs()) {
     const unet::Program program = unet::build_base(config);
     const runtime::TensorMap weights = random_weights(program);
     for (const std::int64_t batch : {1, 3}) {
