@@ -60,6 +60,7 @@ struct DistillConfig {
   double min_snr_gamma = 0;
   std::int64_t log_every = 10, checkpoint_every = 200;
   std::string cache;
+  bool repeatable = true;
   template <typename V>
   void fields(V& v) {
     v("pipeline", pipeline, "diffusers pipeline folder: VAE, text encoder, scheduler, and the teacher's U-Net");
@@ -79,6 +80,8 @@ struct DistillConfig {
     v("log_every", log_every, "steps between log lines");
     v("checkpoint_every", checkpoint_every, "steps between checkpoints");
     v("cache", cache, "where encoded pictures and captions are kept between runs; empty: in the run folder");
+    v("repeatable", repeatable,
+      "on a GPU: the same bits in every run and after every kill; false: the fastest algorithms, TF32 in f32");
   }
 };
 

@@ -13,6 +13,7 @@
 #include "distill/optimizer.h"
 #include "runtime/config.h"
 #include "runtime/error.h"
+#include "runtime/gpu.h"
 #include "runtime/hash.h"
 #include "runtime/progress.h"
 #include "runtime/stop.h"
@@ -315,6 +316,8 @@ Json run_distill(const DistillConfig& config, const fs::path& folder, const RunO
   }
   setting.cache = load_or_encode(config.cache.empty() ? folder / "cache.safetensors" : fs::path(config.cache), data_key,
                                  pipeline, data, indices);
+  std::optional<runtime::FastGpu> fast;
+  if (options.device.is_cuda() && !config.repeatable) fast.emplace();
   if (anew) clear_run(folder);  // not before all that is new has proved to be there
   return Trainer(config, folder, options, std::move(setting)).run();
 }

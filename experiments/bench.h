@@ -18,14 +18,14 @@ struct BenchOptions {
     v("batch", batch, "samples at once");
     v("latent", latent, "latent size; 0: the config's");
     v("tokens", tokens, "text tokens");
-    v("repeat", repeat, "timed runs, after one that is not timed");
+    v("repeat", repeat, "timed runs, after those that set up");
     v("samples", samples, "calibration samples of a scoring pass");
     memory.fields(v);
   }
 };
 
 // Weights that keep activations near unit size, so that no path is benched on zeros, NaN or denormals.
-runtime::TensorMap random_weights(const unet::Program& program, at::ScalarType dtype);
+runtime::TensorMap random_weights(const unet::Program& program, at::ScalarType dtype, at::Device device = at::kCPU);
 
 // f32 on the CPU. Other salts give other numbers.
 unet::Inputs random_inputs(const unet::Program& program, std::int64_t batch, std::uint64_t salt);

@@ -54,6 +54,17 @@ def bypassed(model, layer: str, whole_shell: bool) -> Iterator[None]:
         del module.forward
 
 
+def removals_of(config: Path) -> tuple[list[str], list[tuple[str, bool]]]:
+    """The units, and what a scoring bypasses in turn: a layer, and whether its whole transformer goes with it."""
+    units = [unit["layer"] for unit in json.loads(program("inspect", config, "--json"))["units"]]
+    shells: dict[str, list[str]] = {}
+    for unit in units:
+        if ".transformer_blocks." in unit:
+            shells.setdefault(unit.partition(".transformer_blocks")[0], []).append(unit)
+    removals = [(unit, shells.get(unit.partition(".transformer_blocks")[0], []) == [unit]) for unit in units]
+    return units, removals + [(blocks[0], True) for blocks in shells.values() if len(blocks) > 1]
+
+
 def timed(work: Callable[[], None]) -> dict[str, float]:
     clock, cpu = time.perf_counter(), time.process_time()
     work()
@@ -99,13 +110,7 @@ def serve(folder: Path, dtype_name: str, samples: int, threads: int) -> None:
         sample = one.pop("sample").contiguous(memory_format=torch.channels_last)
         return model(sample, one.pop("timestep"), **one, **({"added_cond_kwargs": added} if added else {})).sample.float()
 
-    units = [unit["layer"] for unit in json.loads(program("inspect", folder / "config.json", "--json"))["units"]]
-    shells: dict[str, list[str]] = {}
-    for unit in units:
-        if ".transformer_blocks." in unit:
-            shells.setdefault(unit.partition(".transformer_blocks")[0], []).append(unit)
-    removals = [(unit, shells.get(unit.partition(".transformer_blocks")[0], []) == [unit]) for unit in units]
-    removals += [(blocks[0], True) for blocks in shells.values() if len(blocks) > 1]
+    units, removals = removals_of(folder / "config.json")
     losses: list[float] = []
 
     def score() -> None:

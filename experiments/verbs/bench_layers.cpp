@@ -11,13 +11,14 @@
 #include "pruning/latency.h"
 #include "runtime/device_name.h"
 #include "runtime/error.h"
+#include "runtime/gpu.h"
 #include "runtime/median.h"
 #include "runtime/progress.h"
 
 namespace laptopdiff::experiments {
 namespace {
 
-// The clock around one piece of work. Launching a kernel costs time on a GPU too, so every step is waited for.
+// The clock around one piece of work.
 template <typename Work>
 double seconds_of(at::Device device, const Work& work) {
   wait_for(device);
@@ -27,6 +28,24 @@ double seconds_of(at::Device device, const Work& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 
+// A step on a copy of the state. On a GPU it is recorded and replayed several times, as forward() replays it: to queue
+// an operation and to wait for it takes longer than most operations.
+double seconds_of_step(const unet::Executor& executor, const unet::Step& step, const unet::State& before,
+                       at::Device device) {
+  constexpr int kReplays = 8;
+  const auto work = [&] {
+    unet::State copy = before;
+    executor.run(step, copy);
+  };
+  const bool queues_nothing = step.kind == unet::StepKind::push || step.kind == unet::StepKind::embed;
+  if (!device.is_cuda() || !runtime::has_gpu_graphs() || queues_nothing) return seconds_of(device, work);
+  runtime::GpuGraph graph(device, work);
+  graph.replay();
+  return seconds_of(device, [&] {
+    for (int i = 0; i < kReplays; ++i) graph.replay();
+  }) / kReplays;
+}
+
 // One run's times, a row a repeat: [steps], [shortcuts], forward.
 struct Samples {
   std::vector<std::vector<double>> steps;
@@ -34,7 +53,7 @@ struct Samples {
   std::vector<double> forward;
 };
 
-// A forward step by step. What a bypassed layer would leave is timed on a copy of the state before the layer.
+// A forward step by step, and what each bypassed layer would leave.
 void time_steps(const unet::Executor& executor, const unet::Inputs& inputs, at::Device device, bool counts,
                 Samples& samples) {
   const unet::Program& base = executor.program();
@@ -42,11 +61,16 @@ void time_steps(const unet::Executor& executor, const unet::Inputs& inputs, at::
   for (const unet::Step& step : base.steps) {
     const bool layer = step.kind == unet::StepKind::resnet || step.kind == unet::StepKind::attention;
     if (const auto left = layer ? unet::bypassed_layer(base, step) : std::nullopt) {
-      unet::State copy = state;
-      const double seconds = seconds_of(device, [&] { executor.run(*left, copy); });
+      const double seconds = seconds_of_step(executor, *left, state, device);
       if (counts) samples.shortcuts[step.position].push_back(seconds);
     }
-    const double seconds = seconds_of(device, [&] { executor.run(step, state); });
+    double seconds = 0;
+    if (device.is_cuda()) {
+      seconds = seconds_of_step(executor, step, state, device);
+      executor.run(step, state);
+    } else {
+      seconds = seconds_of(device, [&] { executor.run(step, state); });
+    }
     if (counts) samples.steps[static_cast<std::size_t>(step.position)].push_back(seconds);
   }
 }
@@ -104,6 +128,7 @@ void bench_layers(const BenchOptions& options, const CommonOptions& common, cons
     const unet::Inputs inputs = unet::to(
         random_inputs(subject.base, options.batch, static_cast<std::uint64_t>(run) * 16), common.torch_dtype(), device);
     time_steps(executor, inputs, device, run > 0, samples);
+    if (run == 0) (void)executor.forward(inputs);  // on a GPU the second pass is the one that is recorded
     const double forward = seconds_of(device, [&] { (void)executor.forward(inputs); });
     if (run > 0) samples.forward.push_back(forward);
     progress.update(run);
