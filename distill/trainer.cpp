@@ -80,9 +80,10 @@ TensorMap initial_weights(const DistillConfig& config, const Setting& setting) {
   return init.weights;
 }
 
-// Fields that change how a run reports, not what it computes.
-Json identity(const DistillConfig& config) {
+// Without what changes how a run reports, not what it computes.
+Json identity(const DistillConfig& config, at::Device device) {
   Json json = runtime::write_config(config);
+  if (config.repeatable || device.is_cpu()) json.erase("repeatable");
   for (const char* key : {"log_every", "checkpoint_every", "cache", "pipeline", "teacher", "spec", "init"})
     json.erase(key);
   json["data"].erase("folder");
@@ -124,7 +125,7 @@ Setting prepare(const DistillConfig& config, const diffusion::Pipeline& pipeline
   if (s.first_timestep < 0 || s.first_timestep >= s.last_timestep) {
     throw runtime::usage_error("distill: no timesteps in [", s.first_timestep, ", ", s.last_timestep, ")");
   }
-  s.key = runtime::sha256(cat(identity(config).dump(), teacher_sha256, unet::spec_digest(s.spec),
+  s.key = runtime::sha256(cat(identity(config, options.device).dump(), teacher_sha256, unet::spec_digest(s.spec),
                               runtime::tensors_sha256(s.initial), data_key, " ", schedule_digest(s.schedule), " ",
                               c10::DeviceTypeName(options.device.type()), " ", c10::toString(options.dtype)));
   return s;

@@ -2,8 +2,8 @@
 //
 // A run folder holds config.json (the whole config), log.jsonl (a line every log_every steps), checkpoint.safetensors,
 // and at the end student/ (a model folder with the averaged weights) and result.json. Kill it anywhere and run the same
-// command again: it continues from the last checkpoint and ends with the same bits (CPU, equal threads; on a GPU in
-// deterministic mode).
+// command again: it continues from the last checkpoint and ends with the same bits (CPU, equal threads; on a GPU where
+// `repeatable` is on).
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,37 +1,10 @@
 #include "runtime/gpu.h"
 
-#include <ATen/Context.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 
-#include <cstdlib>
-
 namespace laptopdiff::runtime {
-
-namespace {
-
-void set_repeatable(bool on) {
-  at::Context& context = at::globalContext();
-  context.setDeterministicCuDNN(on);
-  context.setBenchmarkCuDNN(!on);  // chooses by a time
-  context.setDeterministicAlgorithms(on, /*warn_only=*/false);
-  context.setDeterministicFillUninitializedMemory(false);
-  context.setAllowTF32CuDNN(!on);
-  context.setFloat32MatmulPrecision(on ? "highest" : "high");
-}
-
-}  // namespace
-
-void make_gpu_repeatable() {
-  // cuBLAS reads it when it is first used; a workspace a stream is what makes its sums take one order.
-  constexpr int kKeepTheUsers = 0;
-  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", kKeepTheUsers);
-  set_repeatable(true);
-}
-
-FastGpu::FastGpu() { set_repeatable(false); }
-FastGpu::~FastGpu() { set_repeatable(true); }
 
 std::int64_t peak_gpu_bytes(c10::Device device) {
   if (!device.is_cuda()) return 0;
@@ -46,6 +19,18 @@ struct GpuGraph::Recorded {
   at::cuda::CUDAGraph graph;
 };
 
+namespace {
+
+// A recording that is left open spoils the stream and the allocator.
+void end_quietly(at::cuda::CUDAGraph& graph) {
+  try {
+    graph.capture_end();
+  } catch (const c10::Error&) {  // what went wrong in it is what matters
+  }
+}
+
+}  // namespace
+
 GpuGraph::GpuGraph(c10::Device device, const std::function<void()>& work) : recorded_(std::make_unique<Recorded>()) {
   const c10::cuda::CUDAGuard guard(device);
   c10::cuda::getCurrentCUDAStream().synchronize();  // whoever made the inputs is done
@@ -54,9 +39,15 @@ GpuGraph::GpuGraph(c10::Device device, const std::function<void()>& work) : reco
     const c10::cuda::CUDAStreamGuard on_it(aside);
     work();
     aside.synchronize();
+    c10::cuda::CUDACachingAllocator::emptyCache();  // nothing that is kept for later is given up during a recording
     // Of this thread alone: others may allocate meanwhile.
     recorded_->graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
-    work();
+    try {
+      work();
+    } catch (...) {
+      end_quietly(recorded_->graph);
+      throw;
+    }
     recorded_->graph.capture_end();
     aside.synchronize();
   }

@@ -1,4 +1,4 @@
-// What is asked of a GPU beyond tensors. In a build without CUDA there is none: has_gpu_graphs() is false.
+// What is asked of a GPU beyond tensors. A build without the CUDA Toolkit has no graphs and counts no memory.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -31,8 +31,8 @@ bool has_gpu_graphs();
 // inputs are copied into them before replay(), outputs copied out after. Nothing in it may wait for the GPU.
 class GpuGraph {
  public:
-  // Runs the work once, so that libraries are set up, then records it on `device`. What the recorded run allocates stays
-  // allocated as long as the graph.
+  // Runs the work once, so that libraries are set up, then records it on `device`. What the recorded run allocates
+  // stays allocated as long as the graph. Throws what the work throws, c10::Error where it cannot be recorded.
   GpuGraph(c10::Device device, const std::function<void()>& work);
   ~GpuGraph();
   GpuGraph(GpuGraph&&) noexcept;

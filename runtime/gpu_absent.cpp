@@ -1,13 +1,10 @@
-// In place of gpu.cpp where LibTorch is a CPU build.
+// In place of gpu.cpp in a build without CUDA.
 #include <torch/types.h>
 
 #include "runtime/gpu.h"
 
 namespace laptopdiff::runtime {
 
-void make_gpu_repeatable() {}
-FastGpu::FastGpu() = default;
-FastGpu::~FastGpu() = default;
 std::int64_t peak_gpu_bytes(c10::Device) { return 0; }
 bool has_gpu_graphs() { return false; }
 

@@ -47,6 +47,13 @@ at::Tensor sinusoid(const Config& c, const at::Tensor& values, int width) {
 // The path that a step's parameter names start with.
 std::string prefix_of(const Step& step) { return step.kind == StepKind::embed ? "" : step.path + "."; }
 
+// Different for any two variants of one base.
+std::string steps_text(const Program& variant) {
+  std::string text;
+  for (const Step& step : variant.steps) text += cat(step.position, ":", static_cast<int>(step.kind), " ");
+  return text;
+}
+
 void need(const at::Tensor& tensor, const char* name, const Config& config, const char* why) {
   if (!tensor.defined()) throw input_error("input `", name, "` is missing: this ", config.class_name(), " has ", why);
 }
@@ -331,9 +338,8 @@ at::Tensor Executor::attend(const Step& step, const std::string& name, const at:
     const auto split = [&](const at::Tensor& x) {  // [B, N, C] -> [B, heads, N, C / heads]
       return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
     };
-    const at::Tensor product = layout_ == Layout::gpu
-                                   ? gpu_attention(split(q), split(k), split(v))
-                                   : at::scaled_dot_product_attention(split(q), split(k), split(v));
+    const at::Tensor product = layout_ == Layout::gpu ? gpu_attention(split(q), split(k), split(v))
+                                                      : at::scaled_dot_product_attention(split(q), split(k), split(v));
     mixed = product.transpose(1, 2).reshape(queries.sizes());
   }
   return linear(step, prefix + "to_out.0", mixed, residual);
@@ -375,15 +381,15 @@ at::Tensor Executor::plain_attention(const Step& step, const at::Tensor& image) 
   return own.output_scale == 1.0 ? mixed + image : (mixed + image) / own.output_scale;
 }
 
-at::Tensor Executor::forward(const Inputs& inputs) const {
-  return graphs_ ? graphs_->run(inputs, [this](const Inputs& own) { return forward(own, {}, nullptr); })
-                 : forward(inputs, {}, nullptr);
-}
+at::Tensor Executor::forward(const Inputs& inputs) const { return forward(program_, inputs); }
 
 at::Tensor Executor::forward(const Program& variant, const Inputs& inputs) const {
-  State state = start(inputs);
-  for (const Step& step : variant.steps) run(step, state);
-  return state.hidden;
+  const auto plain = [&](const Inputs& own) {
+    State state = start(own);
+    for (const Step& step : variant.steps) run(step, state);
+    return state.hidden;
+  };
+  return graphs_ ? graphs_->run(steps_text(variant), inputs, plain) : plain(inputs);
 }
 
 at::Tensor Executor::forward(const Inputs& inputs, const std::vector<Tap>& taps, const TapSink& sink) const {

@@ -68,13 +68,14 @@ class Executor {
   // that updates them in place updates this executor. Throws Error(bad_input) where one is missing or misshapen.
   Executor(const Program& program, const TensorMap& weights);
 
-  // For inference alone: takes the weights over and lays them out for the device, one by one, so that a caller who moved
-  // the last copy in holds nothing twice. On the CPU they are packed for its matrix kernels (packed_layers.h), on a GPU
-  // images and weights are channels-last and the layers between matrix products fused (gpu_ops.h); there forward() is
-  // recorded as a graph when inputs of one shape come again (forward_graphs.h). It is a choice of the caller and not made
-  // in passing, because such weights are frozen and know no gradients. Outputs equal the plain executor's within the
-  // rounding of the type, and do not depend on threads; where there is no such layout this is the plain executor.
-  // On the CPU it also has the process's malloc give blocks of 4 MiB and more pages of their own (glibc).
+  // For inference alone: takes the weights over and lays them out for the device, one by one, so that a caller who
+  // moved the last copy in holds nothing twice. On the CPU they are packed for its matrix kernels (packed_layers.h), on
+  // a GPU images and weights are channels-last and the layers between matrix products fused (gpu_ops.h); there
+  // forward() without taps is recorded as a graph when the same steps meet inputs of the same shapes again
+  // (forward_graphs.h). It is a choice of the caller and not made in passing, because such weights are frozen and know
+  // no gradients. Outputs equal the plain executor's within the rounding of the type, and do not depend on threads;
+  // where there is no such layout this is the plain executor. On the CPU it also has the process's malloc give blocks
+  // of 4 MiB and more pages of their own (glibc).
   static Executor for_inference(const Program& program, TensorMap weights);
 
   // The state before the first step. Checks that the inputs have what the config needs.

@@ -48,7 +48,9 @@ Executor Executor::for_inference(const Program& program, TensorMap weights) {
   weights.clear();  // from here on the executor holds the only reference, and drops each tensor as it is laid out
   executor.layout_ = executor.best_layout();
   const c10::InferenceMode inference;
-  const auto own = [&](const Step& step) -> Weights& { return executor.bound_[static_cast<std::size_t>(step.position)]; };
+  const auto own = [&](const Step& step) -> Weights& {
+    return executor.bound_[static_cast<std::size_t>(step.position)];
+  };
   if (executor.layout_ == Layout::gpu) {
     for (const Step& step : program.steps) executor.lay_out_for_gpu(step, own(step));
     if (runtime::has_gpu_graphs()) executor.graphs_ = std::make_shared<ForwardGraphs>();
@@ -89,10 +91,12 @@ void Executor::lay_out_for_gpu(const Step& step, Weights& own) const {
       if (!rows.empty()) own[prefix + merged + part] = at::cat(rows);
     }
   };
-  const bool of_text = step.kind == StepKind::attn2 || (step.kind == StepKind::attn1 && stage(step).only_cross_attention);
+  const bool of_text =
+      step.kind == StepKind::attn2 || (step.kind == StepKind::attn1 && stage(step).only_cross_attention);
   const std::string prefix = step.kind == StepKind::attn1 ? "attn1." : step.kind == StepKind::attn2 ? "attn2." : "";
   if (of_text) merge(prefix, {"to_k", "to_v"}, "to_kv");
-  else if (step.kind == StepKind::attn1 || step.kind == StepKind::attention) merge(prefix, {"to_q", "to_k", "to_v"}, "to_qkv");
+  else if (step.kind == StepKind::attn1 || step.kind == StepKind::attention)
+    merge(prefix, {"to_q", "to_k", "to_v"}, "to_qkv");
 }
 
 void Executor::lay_out_for_cpu(const Step& step, Weights& own) const {

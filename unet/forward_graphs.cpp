@@ -5,14 +5,15 @@
 #include <algorithm>
 
 #include "runtime/error.h"
+#include "runtime/progress.h"
 
 namespace laptopdiff::unet {
 namespace {
 
 constexpr std::size_t kMostKinds = 4;
 
-std::string signature_of(const Inputs& inputs) {
-  std::string text;
+std::string signature_of(const std::string& steps, const Inputs& inputs) {
+  std::string text = steps;
   for (const auto& [name, tensor] : inputs_map(inputs))
     text += runtime::cat(name, tensor.sizes(), tensor.scalar_type(), tensor.device().str(), " ");
   return text;
@@ -20,11 +21,12 @@ std::string signature_of(const Inputs& inputs) {
 
 }  // namespace
 
-at::Tensor ForwardGraphs::run(const Inputs& inputs, const Forward& forward) {
-  const std::string signature = signature_of(inputs);
+at::Tensor ForwardGraphs::run(const std::string& steps, const Inputs& inputs, const Forward& forward) {
+  const c10::InferenceMode inference;
+  const std::string signature = signature_of(steps, inputs);
   const std::lock_guard lock(mutex_);
-  const auto known = std::find_if(kinds_.begin(), kinds_.end(),
-                                  [&](const Kind& kind) { return kind.signature == signature; });
+  const auto known =
+      std::find_if(kinds_.begin(), kinds_.end(), [&](const Kind& kind) { return kind.signature == signature; });
   if (known == kinds_.end()) {
     kinds_.push_front({signature, {}, {}, {}});
     if (kinds_.size() > kMostKinds) kinds_.pop_back();
@@ -32,7 +34,8 @@ at::Tensor ForwardGraphs::run(const Inputs& inputs, const Forward& forward) {
   }
   kinds_.splice(kinds_.begin(), kinds_, known);
   Kind& kind = kinds_.front();
-  if (!kind.graph) record(kind, inputs, forward);
+  if (!kind.graph && !kind.refused) record(kind, inputs, forward);
+  if (kind.refused) return forward(inputs);
   const TensorMap given = inputs_map(inputs);
   for (const auto& [name, tensor] : inputs_map(kind.inputs)) tensor.copy_(given.at(name));
   kind.graph->replay();
@@ -41,7 +44,13 @@ at::Tensor ForwardGraphs::run(const Inputs& inputs, const Forward& forward) {
 
 void ForwardGraphs::record(Kind& kind, const Inputs& inputs, const Forward& forward) {
   kind.inputs = clone(inputs);
-  kind.graph.emplace(kind.inputs.sample.device(), [&] { kind.output = forward(kind.inputs); });
+  try {
+    kind.graph.emplace(kind.inputs.sample.device(), [&] { kind.output = forward(kind.inputs); });
+  } catch (const c10::Error& error) {
+    kind = {kind.signature, {}, {}, {}, true};
+    runtime::warn(runtime::cat("a forward pass cannot be recorded as a CUDA graph and is slower: ",
+                               error.what_without_backtrace()));
+  }
 }
 
 }  // namespace laptopdiff::unet

@@ -13,14 +13,15 @@
 
 namespace laptopdiff::unet {
 
-// Keeps the graphs of a few kinds of inputs (their shapes and types). The first pass of a kind runs as it is, the second
-// is recorded: what is done once is never paid for twice. A graph keeps the memory of one pass. Any thread.
+// Keeps the graphs of a few kinds of passes: the steps, and the inputs' shapes and types. The first pass of a kind runs
+// as it is, the second is recorded: what is done once is never paid for twice. A graph keeps the memory of one pass.
+// What cannot be recorded runs as it is, with a warning. Passes of several threads wait for each other, on one stream.
 class ForwardGraphs {
  public:
   using Forward = std::function<at::Tensor(const Inputs&)>;
 
-  // What forward(inputs) gives. `forward` must always be the same function.
-  at::Tensor run(const Inputs& inputs, const Forward& forward);
+  // What forward(inputs) gives; `steps` says which function it is.
+  at::Tensor run(const std::string& steps, const Inputs& inputs, const Forward& forward);
 
  private:
   struct Kind {
@@ -28,6 +29,7 @@ class ForwardGraphs {
     Inputs inputs;      // what the graph reads
     at::Tensor output;  // what it writes
     std::optional<runtime::GpuGraph> graph;
+    bool refused = false;  // by LibTorch, once
   };
   static void record(Kind& kind, const Inputs& inputs, const Forward& forward);
 

@@ -1,9 +1,9 @@
-#include "unet/gpu_kernels.h"
-
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <algorithm>
+
+#include "unet/gpu_kernels.h"
 
 namespace laptopdiff::unet::gpu {
 namespace {
@@ -12,11 +12,12 @@ using Bf16 = __nv_bfloat16;
 using F16 = __half;
 
 constexpr int kWarp = 32;
-constexpr int kBlockThreads = 384;       // about what a block has; a multiple of the vectors in a pixel
-constexpr int kMostThreads = 640;        // what a block may have: then each has a hundred registers
-constexpr int kPixelsPerThread = 8;      // all loads of a thread are under way at once
-constexpr int kVectorBytes = 16;         // the widest load
-constexpr int kMostChannels = 4096;      // two sums a channel and a pivot a group fill a block's 48 KiB
+constexpr int kBlockThreads = 384;           // about what a block has; a multiple of the vectors in a pixel
+constexpr int kMostThreads = 640;            // what a block may have: then each has a hundred registers
+constexpr int kPixelsPerThread = 8;          // all loads of a thread are under way at once
+constexpr int kVectorBytes = 16;             // the widest load
+constexpr int kMostChannels = 4096;          // two sums a channel and a pivot a group fill a block's 48 KiB
+constexpr std::int64_t kMostImages = 65535;  // of a grid's second dimension
 
 __device__ float to_float(float x) { return x; }
 __device__ float to_float(Bf16 x) { return __bfloat162float(x); }
@@ -60,12 +61,14 @@ bool aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(poin
 
 int last_error() { return static_cast<int>(cudaGetLastError()); }
 
-// --- group normalization -----------------------------------------------------------------------------------------------
+// --- group normalization
+// -----------------------------------------------------------------------------------------------
 //
 // Three launches: sums of pixel blocks, then each group's mean and deviation as one factor and one summand a channel,
 // then x * factor + summand.
 
-// How one block goes over its pixels: `lanes` threads side by side hold a pixel's channels, `rows` pixels are under way.
+// How one block goes over its pixels: `lanes` threads side by side hold a pixel's channels, `rows` pixels are under
+// way.
 struct Tile {
   int lanes, rows, pixels;  // pixels of a block
   int threads() const { return lanes * rows; }
@@ -115,11 +118,11 @@ __device__ double warp_sum(double x) {
 template <typename T, int V>
 __global__ void __launch_bounds__(kMostThreads)
     group_norm_sums(const T* __restrict__ image, const T* __restrict__ add, Tile tile, std::int64_t pixels,
-                                int channels, int groups, Scratch scratch) {
+                    int channels, int groups, Scratch scratch) {
   extern __shared__ float shared[];
-  float* const row_sums = shared;                             // [rows, channels]
-  float* const row_squares = shared + tile.rows * channels;   // [rows, channels]
-  float* const pivots = row_squares + tile.rows * channels;   // [groups]
+  float* const row_sums = shared;                            // [rows, channels]
+  float* const row_squares = shared + tile.rows * channels;  // [rows, channels]
+  float* const pivots = row_squares + tile.rows * channels;  // [groups]
   const std::int64_t index = blockIdx.y;
   const int own_channels = channels / groups;
   const T* const own = image + index * pixels * channels;
@@ -227,8 +230,8 @@ __device__ float silu(float x) {
 
 template <typename T, int V, bool Silu>
 __global__ void __launch_bounds__(kMostThreads)
-    group_norm_apply(const T* __restrict__ image, T* __restrict__ output, Tile tile, std::int64_t pixels,
-                                 int channels, Scratch scratch) {
+    group_norm_apply(const T* __restrict__ image, T* __restrict__ output, Tile tile, std::int64_t pixels, int channels,
+                     Scratch scratch) {
   const std::int64_t index = blockIdx.y;
   const int lane = static_cast<int>(threadIdx.x) % tile.lanes, row = static_cast<int>(threadIdx.x) / tile.lanes;
   const std::int64_t first = std::int64_t{blockIdx.x} * tile.pixels + row, start = index * pixels * channels + lane * V;
@@ -268,8 +271,8 @@ int run_group_norm(const GroupNormTask& task, cudaStream_t stream) {
   const auto threads = static_cast<unsigned>(tile.threads());
   const std::size_t shared = (std::size_t{2} * tile.rows * task.channels + task.groups) * sizeof(float);
   const T* const image = static_cast<const T*>(task.image);
-  group_norm_sums<T, V><<<grid, threads, shared, stream>>>(
-      image, static_cast<const T*>(task.add), tile, task.pixels, task.channels, task.groups, scratch);
+  group_norm_sums<T, V><<<grid, threads, shared, stream>>>(image, static_cast<const T*>(task.add), tile, task.pixels,
+                                                           task.channels, task.groups, scratch);
   constexpr unsigned kWarps = 4;
   const auto all_groups = static_cast<unsigned>(task.images * task.groups);
   group_norm_factors<T><<<(all_groups + kWarps - 1) / kWarps, kWarps * kWarp, 0, stream>>>(task, blocks, scratch);
@@ -279,16 +282,27 @@ int run_group_norm(const GroupNormTask& task, cudaStream_t stream) {
   return last_error();
 }
 
-// --- element by element ------------------------------------------------------------------------------------------------
+// --- element by element
+// ------------------------------------------------------------------------------------------------
 
 constexpr unsigned kFlatThreads = 256;
 
-// 32 bits, as dividing 64 takes longer than the memory does.
-bool countable(std::int64_t rows, std::int64_t width) {
+// Calls launch(first row, rows) for as many rows at once as 32 bits can count elements of: dividing 64 bits takes
+// longer than the memory does.
+template <typename Launch>
+int in_slices(std::int64_t rows, std::int64_t width, const Launch& launch) {
   constexpr std::int64_t kMost = std::int64_t{1} << 31;
-  return width < kMost && rows < kMost && rows * width < kMost;
+  if (width >= kMost) return cudaErrorInvalidValue;
+  const std::int64_t most = width == 0 ? rows : kMost / width;
+  for (std::int64_t first = 0; first < rows && width > 0; first += most) {
+    if (const int error = launch(first, std::min(most, rows - first)); error != 0) return error;
+  }
+  return 0;
 }
-unsigned flat_blocks(std::int64_t vectors) { return static_cast<unsigned>((vectors + kFlatThreads - 1) / kFlatThreads); }
+
+unsigned flat_blocks(std::int64_t vectors) {
+  return static_cast<unsigned>((vectors + kFlatThreads - 1) / kFlatThreads);
+}
 __device__ unsigned flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 __device__ float gelu(float x) {
@@ -297,8 +311,7 @@ __device__ float gelu(float x) {
 }
 
 template <typename T, int V>
-__global__ void geglu_kernel(const T* __restrict__ halves, T* __restrict__ output, std::int64_t rows,
-                             unsigned width) {
+__global__ void geglu_kernel(const T* __restrict__ halves, T* __restrict__ output, std::int64_t rows, unsigned width) {
   const unsigned across = width / V, i = flat_index();
   if (i >= rows * across) return;
   const T* const value = halves + std::int64_t{i / across} * 2 * width + i % across * V;
@@ -332,9 +345,10 @@ __global__ void add_kernel(T* __restrict__ image, const T* __restrict__ bias, co
 
 }  // namespace
 
-bool takes_group_norm(int channels, Element element) {
+bool takes_group_norm(std::int64_t images, int channels, Element element) {
   const int wide = element == Element::f32 ? kWide<float> : kWide<F16>;
-  return channels <= kMostChannels && channels / (channels % wide == 0 ? wide : 1) <= kMostThreads;
+  return images <= kMostImages && channels <= kMostChannels &&
+         channels / (channels % wide == 0 ? wide : 1) <= kMostThreads;
 }
 
 std::size_t group_norm_scratch(const GroupNormTask& task, Element element) {
@@ -346,7 +360,7 @@ std::size_t group_norm_scratch(const GroupNormTask& task, Element element) {
 int group_norm(const GroupNormTask& task, Element element, Stream stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
   const int vector = vector_of(task, element);
-  if (task.channels / vector > kMostThreads) return cudaErrorInvalidValue;
+  if (task.channels / vector > kMostThreads || task.images > kMostImages) return cudaErrorInvalidValue;
   return dispatch(element, [&](auto zero) {
     using T = decltype(zero);
     return vector == 1 ? run_group_norm<T, 1>(task, queue) : run_group_norm<T, kWide<T>>(task, queue);
@@ -355,35 +369,37 @@ int group_norm(const GroupNormTask& task, Element element, Stream stream) {
 
 int geglu(const void* halves, void* output, std::int64_t rows, std::int64_t width, Element element, Stream stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (rows * width == 0) return 0;
-  if (!countable(rows, width)) return cudaErrorInvalidValue;
   const auto columns = static_cast<unsigned>(width);
   return dispatch(element, [&](auto zero) {
     using T = decltype(zero);
-    const T* const from = static_cast<const T*>(halves);
-    T* const to = static_cast<T*>(output);
-    if (width % kWide<T> == 0 && aligned(halves) && aligned(output))
-      geglu_kernel<T, kWide<T>><<<flat_blocks(rows * width / kWide<T>), kFlatThreads, 0, queue>>>(from, to, rows, columns);
-    else geglu_kernel<T, 1><<<flat_blocks(rows * width), kFlatThreads, 0, queue>>>(from, to, rows, columns);
-    return last_error();
+    const bool wide = width % kWide<T> == 0 && aligned(halves) && aligned(output);
+    return in_slices(rows, width, [&](std::int64_t first, std::int64_t count) {
+      const T* const from = static_cast<const T*>(halves) + 2 * first * width;
+      T* const to = static_cast<T*>(output) + first * width;
+      const unsigned blocks = flat_blocks(count * width / (wide ? kWide<T> : 1));
+      if (wide) geglu_kernel<T, kWide<T>><<<blocks, kFlatThreads, 0, queue>>>(from, to, count, columns);
+      else geglu_kernel<T, 1><<<blocks, kFlatThreads, 0, queue>>>(from, to, count, columns);
+      return last_error();
+    });
   });
 }
 
 int add_in_place(void* image, const void* bias, const void* residual, std::int64_t rows, std::int64_t width,
                  Element element, Stream stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (rows * width == 0) return 0;
-  if (!countable(rows, width)) return cudaErrorInvalidValue;
   const auto columns = static_cast<unsigned>(width);
   return dispatch(element, [&](auto zero) {
     using T = decltype(zero);
-    T* const own = static_cast<T*>(image);
     const T* const shift = static_cast<const T*>(bias);
-    const T* const more = static_cast<const T*>(residual);
-    if (width % kWide<T> == 0 && aligned(image) && aligned(residual))
-      add_kernel<T, kWide<T>><<<flat_blocks(rows * width / kWide<T>), kFlatThreads, 0, queue>>>(own, shift, more, rows, columns);
-    else add_kernel<T, 1><<<flat_blocks(rows * width), kFlatThreads, 0, queue>>>(own, shift, more, rows, columns);
-    return last_error();
+    const bool wide = width % kWide<T> == 0 && aligned(image) && aligned(residual);
+    return in_slices(rows, width, [&](std::int64_t first, std::int64_t count) {
+      T* const own = static_cast<T*>(image) + first * width;
+      const T* const more = residual == nullptr ? nullptr : static_cast<const T*>(residual) + first * width;
+      const unsigned blocks = flat_blocks(count * width / (wide ? kWide<T> : 1));
+      if (wide) add_kernel<T, kWide<T>><<<blocks, kFlatThreads, 0, queue>>>(own, shift, more, count, columns);
+      else add_kernel<T, 1><<<blocks, kFlatThreads, 0, queue>>>(own, shift, more, count, columns);
+      return last_error();
+    });
   });
 }
 

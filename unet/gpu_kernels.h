@@ -15,7 +15,8 @@ enum class Element { f32, bf16, f16 };
 using Stream = void*;  // cudaStream_t
 
 // act((norm(x + add) * gain + bias) * (1 + scale) + shift). Source: Wu and He, "Group Normalization"
-// (arXiv:1803.08494); variances are of differences from one of the group's values, so that a large mean does not cancel.
+// (arXiv:1803.08494); variances are of differences from one of the group's values, so that a large mean does not
+// cancel.
 struct GroupNormTask {
   const void* image = nullptr;
   void* output = nullptr;
@@ -29,17 +30,16 @@ struct GroupNormTask {
   bool silu = false;
 };
 
-// Whether images of so many channels, at aligned addresses, are not too wide for a block.
-bool takes_group_norm(int channels, Element element);
+// Whether a launch can be as large; images must lie at addresses that 16 divides.
+bool takes_group_norm(std::int64_t images, int channels, Element element);
 std::size_t group_norm_scratch(const GroupNormTask& task, Element element);
 int group_norm(const GroupNormTask& task, Element element, Stream stream);
 
-// halves [rows, 2 * width] -> output [rows, width]: the first half times GELU (with erf) of the second. Source: Shazeer,
-// "GLU Variants Improve Transformer" (arXiv:2002.05202). Less than 2^31 outputs.
+// halves [rows, 2 * width] -> output [rows, width]: the first half times GELU (with erf) of the second. Source:
+// Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202).
 int geglu(const void* halves, void* output, std::int64_t rows, std::int64_t width, Element element, Stream stream);
 
-// image [rows, width] += bias [width] + residual [rows, width], rounded once; either may be null. As above, less than
-// 2^31 elements.
+// image [rows, width] += bias [width] + residual [rows, width], rounded once; either may be null.
 int add_in_place(void* image, const void* bias, const void* residual, std::int64_t rows, std::int64_t width,
                  Element element, Stream stream);
 

@@ -1,6 +1,8 @@
 #include "unet/gpu_ops.h"
 
+#include <ATen/Context.h>
 #include <ATen/cuda/CUDAContext.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/types.h>
@@ -38,6 +40,19 @@ at::Tensor plain_group_norm(const at::Tensor& image, const GroupNorm& norm) {
   return channels_last(norm.silu ? at::silu(normed) : normed);
 }
 
+// Where LibTorch itself would trust cuDNN's kernel (`check_cudnn_*` in its sdp_utils), of what was measured: Hopper and
+// the data-centre cards of Blackwell, no single key, and a cuDNN that takes keys that 128 does not divide.
+bool cudnn_takes(const at::Tensor& q, const at::Tensor& k) {
+  constexpr int kHopper = 9, kBlackwell = 10;
+  constexpr long kAfterVersion = 91500;
+  constexpr std::int64_t kWidestHead = 128, kHeadStep = 8;
+  const int card = at::cuda::getCurrentDeviceProperties()->major;
+  static const long version = at::globalContext().hasCuDNN() ? at::detail::getCUDAHooks().versionRuntimeCuDNN() : 0;
+  return q.scalar_type() != at::kFloat && q.size(3) % kHeadStep == 0 && q.size(3) <= kWidestHead && k.size(2) > 1 &&
+         (card == kHopper || card == kBlackwell) && version > kAfterVersion &&
+         at::globalContext().userEnabledCuDNNSDP();
+}
+
 }  // namespace
 
 bool has_gpu_ops(at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf; }
@@ -45,10 +60,13 @@ bool has_gpu_ops(at::ScalarType dtype) { return dtype == at::kFloat || dtype == 
 at::Tensor gpu_group_norm(const at::Tensor& input, const GroupNorm& norm) {
   const gpu::Element element = element_of(input);
   const auto channels = static_cast<int>(input.size(1));
-  if (input.numel() == 0 || !gpu::takes_group_norm(channels, element)) return plain_group_norm(input, norm);
+  if (input.numel() == 0 || !gpu::takes_group_norm(input.size(0), channels, element))
+    return plain_group_norm(input, norm);
   const c10::cuda::CUDAGuard guard(input.device());
-  const at::Tensor image = channels_last(input), add = dense(norm.add), scale = dense(norm.scale),
-                   shift = dense(norm.shift);
+  constexpr std::uintptr_t kAlignment = 16;
+  at::Tensor image = channels_last(input);
+  if (reinterpret_cast<std::uintptr_t>(image.const_data_ptr()) % kAlignment != 0) image = image.clone();
+  const at::Tensor add = dense(norm.add), scale = dense(norm.scale), shift = dense(norm.shift);
   at::Tensor output = at::empty_like(image, image.options(), at::MemoryFormat::ChannelsLast);
   gpu::GroupNormTask task;
   task.image = data(image);
@@ -64,8 +82,8 @@ at::Tensor gpu_group_norm(const at::Tensor& input, const GroupNorm& norm) {
   task.scale = data(scale);
   task.shift = data(shift);
   task.silu = norm.silu;
-  const at::Tensor scratch = at::empty({static_cast<std::int64_t>(gpu::group_norm_scratch(task, element))},
-                                       image.options().dtype(at::kFloat));
+  const at::Tensor scratch =
+      at::empty({static_cast<std::int64_t>(gpu::group_norm_scratch(task, element))}, image.options().dtype(at::kFloat));
   task.scratch = scratch.data_ptr<float>();
   check(gpu::group_norm(task, element, stream()));
   return output;
@@ -85,12 +103,7 @@ at::Tensor gpu_geglu(const at::Tensor& input) {
 
 at::Tensor gpu_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   const c10::cuda::CUDAGuard guard(q.device());
-  constexpr int kHopper = 9;
-  constexpr std::int64_t kWidestHead = 128, kHeadStep = 8;
-  const std::int64_t width = q.size(3);
-  const bool fits = q.scalar_type() != at::kFloat && width % kHeadStep == 0 && width <= kWidestHead;
-  if (!fits || at::cuda::getCurrentDeviceProperties()->major < kHopper)
-    return at::scaled_dot_product_attention(q, k, v);
+  if (!cudnn_takes(q, k)) return at::scaled_dot_product_attention(q, k, v);
   return std::get<0>(at::_scaled_dot_product_cudnn_attention(q, k, v, /*attn_bias=*/{}, /*compute_log_sumexp=*/false,
                                                              /*dropout_p=*/0.0, /*is_causal=*/false,
                                                              /*return_debug_mask=*/false));
@@ -101,7 +114,7 @@ at::Tensor gpu_conv(const at::Tensor& image, const at::Tensor& kernel, const at:
   const c10::cuda::CUDAGuard guard(image.device());
   const bool pointwise = kernel.size(2) == 1 && kernel.size(3) == 1 && stride == 1 && padding == 0;
   at::Tensor output;
-  if (pointwise) {  // a matrix product, whose bias costs nothing
+  if (pointwise) {                                                         // a matrix product, whose bias costs nothing
     const at::Tensor pixels = channels_last(image).permute({0, 2, 3, 1});  // [B, H, W, in]
     output = at::linear(pixels, kernel.flatten(1), bias).permute({0, 3, 1, 2});
     if (!residual.defined()) return output;

@@ -1,4 +1,4 @@
-// In place of gpu_ops.cpp where LibTorch is a CPU build.
+// In place of gpu_ops.cpp in a build without CUDA.
 #include <torch/types.h>
 
 #include "unet/gpu_ops.h"

@@ -1,11 +1,12 @@
 // The kernels, layers and graphs of an executor for inference on a GPU, against LibTorch on the CPU in double or f32.
+#include "runtime/gpu.h"
+
 #include <torch/types.h>
 
 #include <cmath>
 #include <limits>
 
 #include "pruning/engine.h"
-#include "runtime/gpu.h"
 #include "tests/support/gpu.h"
 #include "tests/support/models.h"
 #include "tests/support/tolerance.h"
@@ -76,8 +77,9 @@ unet::Executor gpu_executor(const unet::Program& program, const runtime::TensorM
 TEST_CASE("on a GPU group normalization is exact within rounding" * doctest::skip(test::no_gpu())) {
   const c10::InferenceMode inference;
   torch::manual_seed(3);
-  const std::vector<Shape> shapes = {{2, 320, 64, 64, 32}, {1, 2560, 8, 8, 32}, {3, 1280, 1, 1, 32}, {2, 960, 32, 32, 32},
-                                     {2, 16, 7, 9, 8},     {1, 30, 5, 3, 3},    {2, 8, 13, 1, 8},    {1, 5000, 2, 2, 4}};
+  const std::vector<Shape> shapes = {{2, 320, 64, 64, 32}, {1, 2560, 8, 8, 32}, {3, 1280, 1, 1, 32},
+                                     {2, 960, 32, 32, 32}, {2, 16, 7, 9, 8},    {1, 30, 5, 3, 3},
+                                     {2, 8, 13, 1, 8},     {1, 5000, 2, 2, 4}};
   for (const Shape& s : shapes) {
     for (const at::ScalarType dtype : kTypes) {
       for (const int which : {0, 1, 2, 3}) {
@@ -152,6 +154,15 @@ TEST_CASE("on a GPU GEGLU and convolutions with what is added to them are exact 
   }
 }
 
+TEST_CASE("on a GPU more elements than 32 bits count are no limit" * doctest::skip(test::no_gpu())) {
+  const c10::InferenceMode inference;
+  const std::int64_t rows = 210'000, width = 10'240;  // 2^31 outputs and some; 13 GB in all
+  const auto options = at::TensorOptions(at::kHalf).device(kGpu);
+  at::Tensor own = unet::gpu_geglu(at::ones({rows, 2 * width}, options));
+  CHECK(own.eq(own[0][0]).all().item<bool>());
+  CHECK(own[0][0].item<double>() == doctest::Approx(0.8413).epsilon(1e-3));  // GELU of 1
+}
+
 TEST_CASE("on a GPU attention is exact within rounding and gives the same bits again" * doctest::skip(test::no_gpu())) {
   const c10::InferenceMode inference;
   runtime::make_gpu_repeatable();
@@ -210,9 +221,27 @@ TEST_CASE("on a GPU a recorded pass has the bits of one that is not" * doctest::
     unet::Inputs inputs = test::random_inputs(program.config, 1 + kind, pass);
     inputs = unet::to(inputs, at::kBFloat16, kGpu);
     kept.push_back(executor.forward(inputs));
-    expected.push_back(executor.forward(program, inputs));  // a variant's pass is never recorded
+    unet::State state = executor.start(inputs);
+    for (const unet::Step& step : program.steps) executor.run(step, state);
+    expected.push_back(state.hidden);
   }
   for (std::size_t i = 0; i < kept.size(); ++i) CHECK(at::equal(kept[i], expected[i]));  // no output was written again
+}
+
+TEST_CASE("on a GPU variants are recorded apart" * doctest::skip(test::no_gpu())) {
+  const c10::InferenceMode inference;
+  runtime::make_gpu_repeatable();
+  const unet::Program base = unet::build_base(test::small_config());
+  const unet::Executor executor = gpu_executor(base, test::random_weights(base), at::kFloat);
+  const auto variants = single_removals(base);
+  for (std::uint64_t pass = 0; pass < 4; ++pass) {
+    const unet::Inputs inputs = unet::to(test::random_inputs(base.config, 2, pass), at::kFloat, kGpu);
+    for (const std::size_t v : {0, 1, 2}) {
+      unet::State state = executor.start(inputs);
+      for (const unet::Step& step : variants[v].steps) executor.run(step, state);
+      CHECK(at::equal(executor.forward(variants[v], inputs), state.hidden));
+    }
+  }
 }
 
 TEST_CASE("on a GPU the engine is close to the naive loop, and gives the same bits again" *
@@ -231,7 +260,9 @@ TEST_CASE("on a GPU the engine is close to the naive loop, and gives the same bi
       const pruning::Plan plan = engine.plan(variants, 2, 4);
       const auto outputs = engine.evaluate(plan, inputs), again = engine.evaluate(plan, inputs);
       for (std::size_t v = 0; v < variants.size(); ++v) {
-        const at::Tensor naive = executor.forward(variants[v], inputs);
+        unet::State state = executor.start(inputs);
+        for (const unet::Step& step : variants[v].steps) executor.run(step, state);
+        const at::Tensor& naive = state.hidden;
         CHECK(test::relative_difference(outputs[v].cpu(), naive.cpu()) <= (dtype == at::kFloat ? 1e-5 : 0.03));
         CHECK(at::equal(outputs[v], again[v]));
       }
@@ -241,6 +272,8 @@ TEST_CASE("on a GPU the engine is close to the naive loop, and gives the same bi
 
 TEST_CASE("on a GPU the peak of memory is counted" * doctest::skip(test::no_gpu())) {
   const std::int64_t before = runtime::peak_gpu_bytes(kGpu);
-  { const at::Tensor large = at::empty({before + (std::int64_t{64} << 20)}, at::TensorOptions(at::kByte).device(kGpu)); }
+  {
+    const at::Tensor large = at::empty({before + (std::int64_t{64} << 20)}, at::TensorOptions(at::kByte).device(kGpu));
+  }
   CHECK(runtime::peak_gpu_bytes(kGpu) >= before + (std::int64_t{64} << 20));
 }
