@@ -39,33 +39,53 @@ if(NOT Torch_DIR)
     endif()
   endforeach()
 endif()
-find_package(Torch 2.11 REQUIRED)
-# One OpenMP runtime: a wheel of LibTorch brings its own, under the name of the compiler's.
-find_library(LAPTOPDIFF_OPENMP NAMES libgomp.so.1 PATHS ${TORCH_INSTALL_PREFIX}/lib NO_DEFAULT_PATH)
-if(NOT LAPTOPDIFF_OPENMP)
-  set(LAPTOPDIFF_OPENMP ${OpenMP_CXX_LIBRARIES})
-endif()
-if(LAPTOPDIFF_CUDA STREQUAL "OFF" OR NOT TORCH_CUDA_LIBRARIES)
-  set(LAPTOPDIFF_WITH_CUDA OFF)
-else()
-  set(LAPTOPDIFF_WITH_CUDA ON)
-endif()
-if(LAPTOPDIFF_CUDA STREQUAL "ON" AND NOT LAPTOPDIFF_WITH_CUDA)
-  message(FATAL_ERROR "LAPTOPDIFF_CUDA is ON, but the LibTorch in ${Torch_DIR} is a CPU build; "
-                      "give the folder of a CUDA build with -DTorch_DIR=..., or configure with -DLAPTOPDIFF_CUDA=AUTO")
-endif()
-# Of the CUDA compiler alone: the kernels themselves.
+get_filename_component(torch_prefix ${Torch_DIR}/../../.. ABSOLUTE)
+
+# The kernels need the CUDA compiler alone (LAPTOPDIFF_WITH_NVCC); what else a CUDA build has, the toolkit and a LibTorch
+# with CUDA (LAPTOPDIFF_WITH_CUDA).
 set(LAPTOPDIFF_WITH_NVCC OFF)
+set(LAPTOPDIFF_WITH_CUDA OFF)
 if(NOT LAPTOPDIFF_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
-    set(LAPTOPDIFF_WITH_NVCC ON)
-  elseif(LAPTOPDIFF_WITH_CUDA)
-    message(FATAL_ERROR "LibTorch has CUDA, but there is no CUDA compiler; install the CUDA Toolkit's nvcc and put it on "
-                        "the PATH, name it with CUDACXX=..., or configure with -DLAPTOPDIFF_CUDA=OFF")
+    find_package(CUDAToolkit QUIET)
   endif()
+  if(CMAKE_CUDA_COMPILER AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 11.8)  # the first to know Hopper
+    set(LAPTOPDIFF_WITH_NVCC ON)
+  endif()
+  if(LAPTOPDIFF_WITH_NVCC AND CUDAToolkit_FOUND AND EXISTS ${torch_prefix}/lib/libtorch_cuda.so)
+    set(LAPTOPDIFF_WITH_CUDA ON)
+  endif()
+endif()
+if(LAPTOPDIFF_CUDA STREQUAL "ON" AND NOT LAPTOPDIFF_WITH_CUDA)
+  message(FATAL_ERROR "LAPTOPDIFF_CUDA is ON, but the LibTorch in ${Torch_DIR} is a CPU build, or there is no CUDA "
+                      "Toolkit from 11.8 on; give the folder of a CUDA build with -DTorch_DIR=... and its compiler with "
+                      "CUDACXX=..., or configure with -DLAPTOPDIFF_CUDA=AUTO")
+endif()
+
+set(torch_includes include)
+if(EXISTS ${torch_prefix}/lib/libtorch_cuda.so AND NOT LAPTOPDIFF_WITH_CUDA)
+  # LibTorch's CMake files want the toolkit, its libraries do not: without our kernels a GPU still runs the plain layers.
+  set(PACKAGE_FIND_VERSION 2.11)
+  include(${Torch_DIR}/TorchConfigVersion.cmake)
+  if(NOT PACKAGE_VERSION_COMPATIBLE)
+    message(FATAL_ERROR "LibTorch ${PACKAGE_VERSION} in ${Torch_DIR} is not 2.11 or newer")
+  endif()
+  set(Torch_VERSION ${PACKAGE_VERSION})
+  set(TORCH_INSTALL_PREFIX ${torch_prefix})
+  set(TORCH_LIBRARIES -Wl,--push-state,--no-as-needed ${torch_prefix}/lib/libtorch.so ${torch_prefix}/lib/libtorch_cpu.so
+    ${torch_prefix}/lib/libtorch_cuda.so ${torch_prefix}/lib/libc10_cuda.so ${torch_prefix}/lib/libc10.so
+    -Wl,--pop-state -Wl,--allow-shlib-undefined)
+  list(APPEND torch_includes include/torch/csrc/api/include)
+else()
+  find_package(Torch 2.11 REQUIRED)
+endif()
+# One OpenMP runtime: a wheel of LibTorch brings its own, under the name of the compiler's.
+find_library(LAPTOPDIFF_OPENMP NAMES libgomp.so.1 PATHS ${TORCH_INSTALL_PREFIX}/lib NO_DEFAULT_PATH)
+if(NOT LAPTOPDIFF_OPENMP)
+  set(LAPTOPDIFF_OPENMP ${OpenMP_CXX_LIBRARIES})
 endif()
 message(STATUS "LibTorch ${Torch_VERSION} in ${Torch_DIR}, CUDA: ${LAPTOPDIFF_WITH_CUDA}")
 
@@ -76,7 +96,9 @@ target_link_libraries(laptopdiff_torch INTERFACE ${TORCH_LIBRARIES})
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   target_link_options(laptopdiff_torch INTERFACE LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state)
 endif()
-target_compile_options(laptopdiff_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-isystem$<SEMICOLON>${TORCH_INSTALL_PREFIX}/include>)
+foreach(folder ${torch_includes})
+  target_compile_options(laptopdiff_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-isystem$<SEMICOLON>${TORCH_INSTALL_PREFIX}/${folder}>)
+endforeach()
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(laptopdiff_torch INTERFACE ${torch_flags})
 
