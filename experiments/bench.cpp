@@ -27,8 +27,9 @@ runtime::TensorMap random_weights(const unet::Program& program, at::ScalarType d
     for (const unet::Parameter& p : unet::step_parameters(program.config, program.stages, step)) {
       std::int64_t fan_in = 1;
       for (std::size_t i = 1; i < p.shape.size(); ++i) fan_in *= p.shape[i];
-      const at::Tensor values = p.shape.size() > 1 ? at::randn(p.shape, f32).div_(std::sqrt(static_cast<double>(fan_in)))
-                                                   : at::full(p.shape, p.name.ends_with("weight") ? 1.0 : 0.0, f32);
+      const at::Tensor values = p.shape.size() > 1
+                                    ? at::randn(p.shape, f32).div_(std::sqrt(static_cast<double>(fan_in)))
+                                    : at::full(p.shape, p.name.ends_with("weight") ? 1.0 : 0.0, f32);
       weights[p.name] = values.to(dtype);  // one by one, so that the peak is that of the type
     }
   }
@@ -63,8 +64,9 @@ BenchSubject open_subject(const BenchOptions& options, const CommonOptions& comm
   if (!options.spec.empty()) spec = load_spec_for(options.spec, spec);
   subject.program = unet::prune(subject.base, spec);
   const bool only_config = std::filesystem::path(options.model).extension() == ".json";
-  const runtime::TensorMap weights =
-      only_config ? random_weights(subject.base, common.torch_dtype(), common.torch_device()) : unet::load_model(options.model).weights;
+  const runtime::TensorMap weights = only_config
+                                         ? random_weights(subject.base, common.torch_dtype(), common.torch_device())
+                                         : unet::load_model(options.model).weights;
   subject.weights = unet::convert(weights, common.torch_dtype(), common.torch_device());
   return subject;
 }

@@ -113,7 +113,10 @@ const FlagInfo* find_flag(const std::vector<FlagInfo>& flags, const std::string&
 at::Device CommonOptions::torch_device() const { return runtime::parse_device(device); }
 at::ScalarType CommonOptions::torch_dtype() const { return runtime::parse_dtype(dtype); }
 
-std::int64_t MemoryOption::bytes() const {
+std::int64_t MemoryOption::bytes(at::Device device) const {
+  // More variants at once keep a GPU busy; on a CPU they gain nothing from a few on, and leave the caches.
+  constexpr std::int64_t kOnCpu = std::int64_t{256} << 20, kOnGpu = std::int64_t{8} << 30;
+  if (memory == "auto") return device.is_cuda() ? kOnGpu : kOnCpu;
   static constexpr std::pair<const char*, double> kUnits[] = {{"", 1},         {"B", 1},        {"KiB", 0x1p10},
                                                               {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
   constexpr double kMost = 0x1p60;
@@ -131,8 +134,9 @@ std::int64_t MemoryOption::bytes() const {
         (scale > 1 || bytes == std::floor(bytes)))
       return static_cast<std::int64_t>(bytes);
   }
-  throw runtime::usage_error("--memory ", memory,
-                             ": expected a size like 512MiB or 8GiB (units: B, KiB, MiB, GiB, TiB; none: whole bytes)");
+  throw runtime::usage_error(
+      "--memory ", memory,
+      ": expected a size like 512MiB or 8GiB, or auto (units: B, KiB, MiB, GiB, TiB; none: whole bytes)");
 }
 
 void check_geometry(std::int64_t latent, std::int64_t tokens) {

@@ -49,12 +49,13 @@ struct CommonOptions {
 
 // Of verbs that run many variants of a network: how much they may take for those that run together.
 struct MemoryOption {
-  std::string memory = "1GiB";
+  std::string memory = "auto";
   template <typename V>
   void fields(V& v) {
-    v("memory", memory, "memory for variants that run together, beside the weights: 512MiB, 8GiB, ...");
+    v("memory", memory,
+      "memory for variants that run together, beside the weights: 512MiB, 8GiB, ...; auto: 256MiB, on a GPU 8GiB");
   }
-  std::int64_t bytes() const;  // throws Error(usage)
+  std::int64_t bytes(at::Device device) const;  // throws Error(usage)
 };
 
 // The size that a model is counted or timed at. Throws Error(usage).

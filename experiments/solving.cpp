@@ -70,9 +70,10 @@ Solving::Solving(const SolveOptions& options, const CommonOptions& common, const
   if (measures && options.calibration.empty())
     throw runtime::usage_error("measuring true losses needs --calibration, safetensors from `laptopdiff calibrate`");
   if (measures) {
-    source_ = std::make_unique<TrueLossSource>(TrueLossOptions{options.model, options.calibration, options.samples,
-                                                               options.batch, options.memory.bytes(), options.weights},
-                                               scores_, options.scores, common);
+    source_ = std::make_unique<TrueLossSource>(
+        TrueLossOptions{options.model, options.calibration, options.samples, options.batch,
+                        options.memory.bytes(common.torch_device()), options.weights},
+        scores_, options.scores, common);
   }
 }
 

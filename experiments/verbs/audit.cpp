@@ -98,9 +98,9 @@ void run_audit(const Invocation& invocation) {
   const std::vector<std::string> files = split_files(options.scores);
   std::vector<pruning::Scores> scores;
   for (const std::string& file : files) scores.push_back(pruning::read_scores(file));
-  TrueLossSource source(
-      {options.model, options.calibration, options.samples, options.batch, options.memory.bytes(), options.weights},
-      scores.front(), files.front(), common);
+  TrueLossSource source({options.model, options.calibration, options.samples, options.batch,
+                         options.memory.bytes(common.torch_device()), options.weights},
+                        scores.front(), files.front(), common);
   pruning::AuditOptions run;
   for (std::size_t i = 1; i < scores.size(); ++i) source.require_made_for(scores[i], files[i]);
   for (const std::string& file : options.specs) run.specs.push_back({file, load_spec_for(file, source.spec())});

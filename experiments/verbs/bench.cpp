@@ -57,12 +57,12 @@ Timing bench_forward(const BenchOptions& options, const CommonOptions& common, B
   });
 }
 
-Timing bench_score(const BenchOptions& options, const CommonOptions& common, BenchSubject& subject,
-                   std::int64_t& macs, double& naive_macs) {
+Timing bench_score(const BenchOptions& options, const CommonOptions& common, BenchSubject& subject, std::int64_t& macs,
+                   double& naive_macs) {
   const unet::Executor executor = unet::Executor::for_inference(subject.base, std::move(subject.weights));
   pruning::OutputLossOptions run;
   run.batch = options.batch;
-  run.engine.memory_bytes = options.memory.bytes();
+  run.engine.memory_bytes = options.memory.bytes(common.torch_device());
   pruning::OutputLossReport report;
   const Timing timing = measure(options, common.torch_device(), [&](std::uint64_t salt) {
     return [&, inputs = unet::to(random_inputs(subject.base, options.samples, salt), common.torch_dtype(),
@@ -71,7 +71,8 @@ Timing bench_score(const BenchOptions& options, const CommonOptions& common, Ben
     };
   });
   macs = report.macs_per_sample * options.samples;
-  naive_macs = static_cast<double>(macs) + report.forwards_saved * static_cast<double>(subject.base.macs() * options.samples);
+  naive_macs =
+      static_cast<double>(macs) + report.forwards_saved * static_cast<double>(subject.base.macs() * options.samples);
   return timing;
 }
 
@@ -134,22 +135,23 @@ void run_bench(const Invocation& invocation) {
                                runtime::did_you_mean(options.kind, {"forward", "score", "distill", "layers"}));
   }
   Json result = {{"kind", options.kind},
-                       {"median_s", timing.median_s},
-                       {"min_s", timing.min_s},
-                       {"min_cpu_s", timing.min_cpu_s},
-                       {"peak_rss_mb", peak_rss_mib()},
-                       {"peak_gpu_mb", peak_gpu_mib(common.torch_device())},
-                       {"flops", 2 * macs},
-                       {"threads", at::get_num_threads()},
-                       {"made_by", provenance(invocation)}};
+                 {"median_s", timing.median_s},
+                 {"min_s", timing.min_s},
+                 {"min_cpu_s", timing.min_cpu_s},
+                 {"peak_rss_mb", peak_rss_mib()},
+                 {"peak_gpu_mb", peak_gpu_mib(common.torch_device())},
+                 {"flops", 2 * macs},
+                 {"threads", at::get_num_threads()},
+                 {"made_by", provenance(invocation)}};
   if (naive_macs > 0) result["naive_flops"] = 2 * naive_macs;
   if (common.json) std::cout << runtime::dump_json(result);
   else
-    std::printf("%s: median %.4f s, min %.4f s, %.1f GFLOP/s, peak %.0f MiB%s\n", options.kind.c_str(), timing.median_s,
-                timing.min_s, 2e-9 * static_cast<double>(macs) / timing.median_s, peak_rss_mib(),
-                common.torch_device().is_cuda()
-                    ? runtime::cat(" and ", std::llround(peak_gpu_mib(common.torch_device())), " MiB on the GPU").c_str()
-                    : "");
+    std::printf(
+        "%s: median %.4f s, min %.4f s, %.1f GFLOP/s, peak %.0f MiB%s\n", options.kind.c_str(), timing.median_s,
+        timing.min_s, 2e-9 * static_cast<double>(macs) / timing.median_s, peak_rss_mib(),
+        common.torch_device().is_cuda()
+            ? runtime::cat(" and ", std::llround(peak_gpu_mib(common.torch_device())), " MiB on the GPU").c_str()
+            : "");
 }
 
 }  // namespace laptopdiff::experiments

@@ -41,9 +41,11 @@ double seconds_of_step(const unet::Executor& executor, const unet::Step& step, c
   if (!device.is_cuda() || !runtime::has_gpu_graphs() || queues_nothing) return seconds_of(device, work);
   runtime::GpuGraph graph(device, work);
   graph.replay();
-  return seconds_of(device, [&] {
-    for (int i = 0; i < kReplays; ++i) graph.replay();
-  }) / kReplays;
+  return seconds_of(device,
+                    [&] {
+                      for (int i = 0; i < kReplays; ++i) graph.replay();
+                    }) /
+         kReplays;
 }
 
 // One run's times, a row a repeat: [steps], [shortcuts], forward.

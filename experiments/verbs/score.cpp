@@ -142,7 +142,7 @@ Outlook look(const ScoreOptions& options, const CommonOptions& common, const Jso
   Outlook seen;
   seen.criterion = &pruning::find_criterion(options.criterion);
   check_options(options, *seen.criterion, settings, invocation);
-  seen.engine.memory_bytes = options.memory.bytes();
+  seen.engine.memory_bytes = options.memory.bytes(common.torch_device());
   const unet::Spec spec = unet::load_architecture(options.model);
   if (!spec.removed.empty())
     throw runtime::usage_error(options.model, " is pruned already; scores are of a full base model");
@@ -251,7 +251,7 @@ class Scoring {
             {"dtype", common.dtype},
             {"device", common.torch_device().is_cuda() ? "cuda" : "cpu"},
             {"batch", options_.batch},
-            {"memory", options_.memory.bytes()},
+            {"memory", options_.memory.bytes(common.torch_device())},
             {"seed", options_.seed},
             {"plan", runtime::sha256(measurement_->plan().dump())}};
   }
