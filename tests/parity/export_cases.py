@@ -180,9 +180,9 @@ def reference(model: torch.nn.Module, inputs: Path) -> torch.Tensor:
     return model(tensors["sample"], tensors["timestep"], **extra).sample
 
 
-def assert_close(got: torch.Tensor, want: torch.Tensor) -> None:
+def assert_close(got: torch.Tensor, want: torch.Tensor, tolerance: float = TOLERANCE) -> None:
     assert got.shape == want.shape
-    assert float((got - want).abs().max()) <= TOLERANCE * float(want.max() - want.min())
+    assert float((got - want).abs().max()) <= tolerance * float(want.max() - want.min())
 
 
 def load(folder: Path, form: str) -> torch.nn.Module:

@@ -181,7 +181,10 @@ def test_lora_is_merged_into_an_export(models: Path, tmp_path: Path) -> None:
     export(models / "sd1", spec, "diffusers", tmp_path / "out", "--lora", tmp_path / "lora.safetensors")
     flags = ["--spec", spec, "--lora", tmp_path / "lora.safetensors"]
     want = forward(models / "sd1", models / "sd1.safetensors", tmp_path / "o.safetensors", *flags)
-    assert_close(reference(load(tmp_path / "out", "custom"), models / "sd1.safetensors"), want)
+    assert torch.equal(forward(tmp_path / "out", models / "sd1.safetensors", tmp_path / "o.safetensors"), want)
+    # Such large weights make this attention sharp: one rounding of each moves the output by up to 3e-6 of its range, and
+    # the LoRA itself by 5e-3.
+    assert_close(reference(load(tmp_path / "out", "custom"), models / "sd1.safetensors"), want, tolerance=5e-5)
     save_file({f"text_encoder.x.{k}": v for k, v in pair.items()}, tmp_path / "text.safetensors")
     flags = ["--spec", spec, "-o", tmp_path / "out2", "--lora", tmp_path / "text.safetensors"]
     refused(USAGE, "export", models / "sd1", *flags, says="text_encoder")
