@@ -41,10 +41,10 @@ Json memory_report() {
 
 Json cuda_report() {
   const auto count = static_cast<int>(torch::cuda::device_count());
-  Json report = {{"in_libtorch", at::globalContext().hasCUDA()}, {"devices", count}};
+  Json report = {{"in_libtorch", at::globalContext().hasCUDART()}, {"devices", count}};
   for (int i = 0; i < count; ++i)
     report["names"].push_back(runtime::device_name({at::kCUDA, static_cast<at::DeviceIndex>(i)}));
-  if (!at::globalContext().hasCUDA())
+  if (!at::globalContext().hasCUDART())
     report["advice"] = "this LibTorch is a CPU build; install the CUDA wheel of torch, or set Torch_DIR";
   else if (count == 0) report["advice"] = "LibTorch has CUDA but sees no device; check the driver with nvidia-smi";
   return report;

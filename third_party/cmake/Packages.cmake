@@ -65,7 +65,7 @@ if(LAPTOPDIFF_CUDA STREQUAL "ON" AND NOT LAPTOPDIFF_WITH_CUDA)
                       "CUDACXX=..., or configure with -DLAPTOPDIFF_CUDA=AUTO")
 endif()
 
-set(torch_includes include)
+set(torch_includes)
 if(EXISTS ${torch_prefix}/lib/libtorch_cuda.so AND NOT LAPTOPDIFF_WITH_CUDA)
   # LibTorch's CMake files want the toolkit, its libraries do not: without our kernels a GPU still runs the plain layers.
   set(PACKAGE_FIND_VERSION 2.11)
@@ -78,8 +78,12 @@ if(EXISTS ${torch_prefix}/lib/libtorch_cuda.so AND NOT LAPTOPDIFF_WITH_CUDA)
   set(TORCH_LIBRARIES -Wl,--push-state,--no-as-needed ${torch_prefix}/lib/libtorch.so ${torch_prefix}/lib/libtorch_cpu.so
     ${torch_prefix}/lib/libtorch_cuda.so ${torch_prefix}/lib/libc10_cuda.so ${torch_prefix}/lib/libc10.so
     -Wl,--pop-state -Wl,--allow-shlib-undefined)
-  list(APPEND torch_includes include/torch/csrc/api/include)
+  set(torch_includes ${torch_prefix}/include ${torch_prefix}/include/torch/csrc/api/include)
 else()
+  # Or LibTorch compiles and runs a program to ask for the card, which fails without one. Our kernels name their own.
+  if(NOT DEFINED TORCH_CUDA_ARCH_LIST AND NOT DEFINED ENV{TORCH_CUDA_ARCH_LIST})
+    set(TORCH_CUDA_ARCH_LIST 9.0)
+  endif()
   find_package(Torch 2.11 REQUIRED)
 endif()
 # One OpenMP runtime: a wheel of LibTorch brings its own, under the name of the compiler's.
@@ -96,9 +100,8 @@ target_link_libraries(laptopdiff_torch INTERFACE ${TORCH_LIBRARIES})
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   target_link_options(laptopdiff_torch INTERFACE LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state)
 endif()
-foreach(folder ${torch_includes})
-  target_compile_options(laptopdiff_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-isystem$<SEMICOLON>${TORCH_INSTALL_PREFIX}/${folder}>)
-endforeach()
+target_compile_options(laptopdiff_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-isystem$<SEMICOLON>${TORCH_INSTALL_PREFIX}/include>)
+target_include_directories(laptopdiff_torch SYSTEM INTERFACE ${torch_includes})
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(laptopdiff_torch INTERFACE ${torch_flags})
 
