@@ -30,16 +30,10 @@ struct Fixture {
     }
     return variants;
   }
-  std::vector<unet::Program> single_removals() const {
-    std::vector<std::vector<unet::Removal>> sets{{}};
-    for (const unet::Unit& unit : unet::find_units(base)) sets.push_back({{unit.layer, unet::How::bypass}});
-    return without(sets);
-  }
-  // From conv_in to conv_out, one variant at a time, with the same weights.
+  std::vector<unet::Program> single_removals() const { return test::single_removals(base); }
+  // One variant at a time, with the same weights.
   at::Tensor naive(const unet::Program& variant, const unet::Inputs& inputs) const {
-    unet::State state = executor.start(inputs);
-    for (const unet::Step& step : variant.steps) executor.run(step, state);
-    return state.hidden;
+    return test::naive_forward(executor, variant, inputs);
   }
 };
 

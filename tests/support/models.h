@@ -5,6 +5,7 @@
 #include <torch/utils.h>
 
 #include "unet/executor.h"
+#include "unet/spec.h"
 
 namespace laptopdiff::test {
 
@@ -82,6 +83,26 @@ inline unet::Inputs random_inputs(const unet::Config& config, std::int64_t batch
   inputs.timestep = torch::randint(1000, {batch}, torch::kLong);
   inputs.encoder_hidden_states = torch::randn({batch, 5, 12});
   return inputs;
+}
+
+// The base, then the base without each unit.
+inline std::vector<unet::Program> single_removals(const unet::Program& base) {
+  std::vector<unet::Program> variants{base};
+  for (const unet::Unit& unit : unet::find_units(base)) {
+    unet::Spec spec;
+    spec.base = base.config;
+    spec.removed = {{unit.layer, unet::How::bypass}};
+    variants.push_back(unet::prune(base, spec));
+  }
+  return variants;
+}
+
+// From conv_in to conv_out, step by step.
+inline at::Tensor naive_forward(const unet::Executor& executor, const unet::Program& variant,
+                                const unet::Inputs& inputs) {
+  unet::State state = executor.start(inputs);
+  for (const unet::Step& step : variant.steps) executor.run(step, state);
+  return state.hidden;
 }
 
 }  // namespace laptopdiff::test

@@ -57,17 +57,6 @@ unet::GroupNorm random_norm(const Shape& s, at::ScalarType dtype, bool add, bool
 
 at::Tensor channels_last(const at::Tensor& image) { return image.contiguous(at::MemoryFormat::ChannelsLast); }
 
-std::vector<unet::Program> single_removals(const unet::Program& base) {
-  std::vector<unet::Program> variants{base};
-  for (const unet::Unit& unit : unet::find_units(base)) {
-    unet::Spec spec;
-    spec.base = base.config;
-    spec.removed = {{unit.layer, unet::How::bypass}};
-    variants.push_back(unet::prune(base, spec));
-  }
-  return variants;
-}
-
 unet::Executor gpu_executor(const unet::Program& program, const runtime::TensorMap& weights, at::ScalarType dtype) {
   return unet::Executor::for_inference(program, unet::convert(weights, dtype, kGpu));
 }
@@ -221,9 +210,7 @@ TEST_CASE("on a GPU a recorded pass has the bits of one that is not" * doctest::
     unet::Inputs inputs = test::random_inputs(program.config, 1 + kind, pass);
     inputs = unet::to(inputs, at::kBFloat16, kGpu);
     kept.push_back(executor.forward(inputs));
-    unet::State state = executor.start(inputs);
-    for (const unet::Step& step : program.steps) executor.run(step, state);
-    expected.push_back(state.hidden);
+    expected.push_back(test::naive_forward(executor, program, inputs));
   }
   for (std::size_t i = 0; i < kept.size(); ++i) CHECK(at::equal(kept[i], expected[i]));  // no output was written again
 }
@@ -233,13 +220,12 @@ TEST_CASE("on a GPU variants are recorded apart" * doctest::skip(test::no_gpu())
   runtime::make_gpu_repeatable();
   const unet::Program base = unet::build_base(test::small_config());
   const unet::Executor executor = gpu_executor(base, test::random_weights(base), at::kFloat);
-  const auto variants = single_removals(base);
+  const auto variants = test::single_removals(base);
   for (std::uint64_t pass = 0; pass < 4; ++pass) {
     const unet::Inputs inputs = unet::to(test::random_inputs(base.config, 2, pass), at::kFloat, kGpu);
     for (const std::size_t v : {0, 1, 2}) {
-      unet::State state = executor.start(inputs);
-      for (const unet::Step& step : variants[v].steps) executor.run(step, state);
-      CHECK(at::equal(executor.forward(variants[v], inputs), state.hidden));
+      const at::Tensor naive = test::naive_forward(executor, variants[v], inputs);
+      CHECK(at::equal(executor.forward(variants[v], inputs), naive));
     }
   }
 }
@@ -249,7 +235,7 @@ TEST_CASE("on a GPU the engine is close to the naive loop, and gives the same bi
   const c10::InferenceMode inference;
   runtime::make_gpu_repeatable();
   const unet::Program base = unet::build_base(test::small_config());
-  const auto variants = single_removals(base);
+  const auto variants = test::single_removals(base);
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     const unet::Executor executor = gpu_executor(base, test::random_weights(base), dtype);
     for (const std::int64_t memory : {std::int64_t{1}, std::int64_t{1} << 32}) {
@@ -260,9 +246,7 @@ TEST_CASE("on a GPU the engine is close to the naive loop, and gives the same bi
       const pruning::Plan plan = engine.plan(variants, 2, 4);
       const auto outputs = engine.evaluate(plan, inputs), again = engine.evaluate(plan, inputs);
       for (std::size_t v = 0; v < variants.size(); ++v) {
-        unet::State state = executor.start(inputs);
-        for (const unet::Step& step : variants[v].steps) executor.run(step, state);
-        const at::Tensor& naive = state.hidden;
+        const at::Tensor naive = test::naive_forward(executor, variants[v], inputs);
         CHECK(test::relative_difference(outputs[v].cpu(), naive.cpu()) <= (dtype == at::kFloat ? 1e-5 : 0.03));
         CHECK(at::equal(outputs[v], again[v]));
       }

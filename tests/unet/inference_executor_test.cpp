@@ -60,13 +60,7 @@ TEST_CASE("the engine has the naive loop's bits on packed weights, one at a time
   const c10::InferenceMode inference;
   const unet::Program base = unet::build_base(test::small_config());
   const unet::Executor executor = unet::Executor::for_inference(base, random_weights(base));
-  std::vector<unet::Program> variants{base};
-  for (const unet::Unit& unit : unet::find_units(base)) {
-    unet::Spec spec;
-    spec.base = base.config;
-    spec.removed = {{unit.layer, unet::How::bypass}};
-    variants.push_back(unet::prune(base, spec));
-  }
+  const auto variants = test::single_removals(base);
   for (const int together : {1, 0}) {
     pruning::EngineOptions options;
     options.max_together = together;
@@ -75,10 +69,9 @@ TEST_CASE("the engine has the naive loop's bits on packed weights, one at a time
       const unet::Inputs inputs = test::random_inputs(base.config, batch);
       const auto outputs = engine.evaluate(engine.plan(variants, batch, 4), inputs);
       for (std::size_t v = 0; v < variants.size(); ++v) {
-        unet::State state = executor.start(inputs);
-        for (const unet::Step& step : variants[v].steps) executor.run(step, state);
-        if (together == 1) CHECK(at::equal(outputs[v], state.hidden));
-        else CHECK(test::relative_difference(outputs[v], state.hidden) <= 1e-5);
+        const at::Tensor naive = test::naive_forward(executor, variants[v], inputs);
+        if (together == 1) CHECK(at::equal(outputs[v], naive));
+        else CHECK(test::relative_difference(outputs[v], naive) <= 1e-5);
       }
     }
   }
