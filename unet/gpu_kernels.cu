@@ -42,7 +42,7 @@ struct alignas(sizeof(T) * V) Vector {
   T of[V];
 };
 
-// Calls with<T>() of the element type.
+// Calls work with a value of the element type.
 template <typename Work>
 int dispatch(Element element, const Work& work) {
   switch (element) {
@@ -62,7 +62,6 @@ bool aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(poin
 int last_error() { return static_cast<int>(cudaGetLastError()); }
 
 // --- group normalization
-// -----------------------------------------------------------------------------------------------
 //
 // Three launches: sums of pixel blocks, then each group's mean and deviation as one factor and one summand a channel,
 // then x * factor + summand.
@@ -283,7 +282,6 @@ int run_group_norm(const GroupNormTask& task, cudaStream_t stream) {
 }
 
 // --- element by element
-// ------------------------------------------------------------------------------------------------
 
 constexpr unsigned kFlatThreads = 256;
 

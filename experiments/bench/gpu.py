@@ -21,17 +21,10 @@ from pathlib import Path
 
 import diffusers
 import torch
+from load import MODELS
 from safetensors.torch import save_file
-from score import SD15, bypassed, program, removals_of
+from score import bypassed, program, removals_of
 
-SDXL = {
-    "_class_name": "UNet2DConditionModel", "sample_size": 128, "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048, "use_linear_projection": True,
-    "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
-}  # fmt: skip
-MODELS = {"sd15": SD15, "sdxl": SDXL}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 MEMORY = "24GiB"
 
@@ -95,7 +88,7 @@ def compare(name: str, dtype_name: str, batches: list[int], compiles: bool, fold
     model = model.to(dtype).to(memory_format=torch.channels_last).eval()
     model.save_pretrained(folder)
     units, removals = removals_of(folder / "config.json")
-    ours_forwards, eager, naive_s, compiled_s = {}, {}, {}, {}
+    eager, naive_s, compiled_s = {}, {}, {}
     rows = {batch: random_rows(config, batch) for batch in batches}
     losses: list[float] = []
     with torch.inference_mode():
